@@ -1,0 +1,1 @@
+"""jaxmr: MRI physics as composable, differentiable JAX functions."""

@@ -1,0 +1,1 @@
+"""Foundations without physics: array aliases, checks of input, batching."""
