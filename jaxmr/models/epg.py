@@ -1,0 +1,188 @@
+"""EPG models: instantaneous pulses (with a small-tip slice profile if wanted), and EPG-Bloch."""
+
+from typing import Any, final
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from jaxmr.core.types import Array, Complex, Float
+from jaxmr.models import planning
+from jaxmr.models.model import Model
+from jaxmr.models.playing import Slices, Voxels, needs_precession, one_axis, play
+from jaxmr.objects.tissue import Tissue
+from jaxmr.physics import kernels, selective
+from jaxmr.physics.rf import SmallTip, Waveform, slice_positions
+from jaxmr.sequences.sequence import Pulse, Sequence, order_bounds
+
+SLICE_RANGE = 3.0
+"""Sub-slices reach over this many slice thicknesses (Liu et al., section 3.1)."""
+
+
+def _orders(sequence: Sequence, orders: int | None) -> int:
+    most = max(int(bound.max()) for bound in order_bounds(sequence))
+    return most if orders is None else min(most, orders)
+
+
+def _half(symmetric: bool, n_z: int, sequence: Sequence, tissue: Tissue) -> bool:
+    """Whether one half of the slice tells the other: a real symmetric pulse, one axis, no precession of the states."""
+    return symmetric and n_z % 2 == 0 and one_axis(sequence) and not needs_precession(sequence, tissue)
+
+
+def _positions(thickness, n_z: int, half: bool) -> Float[Array, "n"]:
+    positions = slice_positions(thickness, n_z)
+    return positions[n_z // 2 :] if half else positions
+
+
+def _check(orders: int | None, tolerance: float | None, n_z: int) -> None:
+    if orders is not None and (not isinstance(orders, int) or orders < 2):
+        raise ValueError(f"orders must be an integer of at least 2 (orders 0 and 1), got {orders!r}; None is exact")
+    if orders is not None and tolerance is not None:
+        raise ValueError(f"give orders or tolerance, not both, got orders={orders} and tolerance={tolerance}")
+    if tolerance is not None and not 0 < tolerance < 1:
+        raise ValueError(f"tolerance is a relative error between 0 and 1, got {tolerance}")
+    if not isinstance(n_z, int) or n_z < 1:
+        raise ValueError(f"n_z must be a positive number of sub-slices, got {n_z!r}")
+
+
+@final
+class EPG(Model):
+    """Extended phase graph with instantaneous pulses; `EPG()` keeps every order that can reach a sample.
+
+    orders: keep orders 0 ... orders-1; None is exact. profile: slice profile that scales the flip angle over
+    `n_z` sub-slices, e.g. `rf.small_tip(pulse)`; None is a uniform voxel. tolerance: let `plan` choose the orders.
+    error: largest relative error that a plan found, None before planning.
+    Weigel, JMRI 41:266 (2015); profile: Liu et al., NMR Biomed 2021, eq. 2.
+    """
+
+    orders: int | None = eqx.field(static=True, default=None)
+    profile: SmallTip | None = None
+    n_z: int = eqx.field(static=True, default=32)
+    tolerance: float | None = eqx.field(static=True, default=None)
+    error: Float[Array, ""] | None = None
+
+    def __check_init__(self):
+        _check(self.orders, self.tolerance, self.n_z)
+
+    def prepare(self, sequence: Sequence, tissue: Tissue) -> Any:
+        if self.profile is None:
+            return None
+        half = self._half(sequence, tissue)
+        profile = self.profile(_positions(self.profile.waveform.thickness, self.n_z, half))
+        # A real profile is a signed flip; a complex one turns about an axis of its own at each position.
+        scale = profile if jnp.isrealobj(profile) else jnp.abs(profile)
+        phase = None if jnp.isrealobj(profile) else jnp.angle(profile)
+        return scale.astype(tissue.t1.dtype), phase
+
+    def signals(self, shared: Any, sequence: Sequence, tissue: Tissue) -> Complex[Array, "voxels n_echoes"]:
+        real = one_axis(sequence) and not needs_precession(sequence, tissue)
+        if shared is None:
+            return play(sequence, tissue, _hard, Slices(), self.orders, real)
+        scale, phase = shared
+        weight = SLICE_RANGE / self.n_z * (2 if self._half(sequence, tissue) else 1)
+
+        def rule(pulse: Pulse, flip, voxels: Voxels) -> kernels.Operator:
+            return _hard(pulse, flip * scale[None, :, None], voxels)
+
+        return play(sequence, tissue, rule, Slices(scale.shape[0], weight, phase=phase), self.orders, real)
+
+    def bytes_per_voxel(self, sequence: Sequence, tissue: Tissue) -> int:
+        parts = 3 if one_axis(sequence) and not needs_precession(sequence, tissue) else 6
+        slices = 1 if self.profile is None else self.n_z // (2 if self._half(sequence, tissue) else 1)
+        return _orders(sequence, self.orders) * parts * slices * tissue.t1.dtype.itemsize
+
+    def planned(self, sequence: Sequence, tissue: Tissue) -> "EPG":
+        return planning.choose_orders(self, sequence, tissue)
+
+    def is_static(self) -> bool:
+        return self.tolerance is None or self.error is not None
+
+    def _half(self, sequence: Sequence, tissue: Tissue) -> bool:
+        return self.profile is not None and _half(self.profile.waveform.symmetric, self.n_z, sequence, tissue)
+
+
+def _hard(pulse: Pulse, flip, voxels: Voxels) -> kernels.Operator:
+    """Instantaneous rotation by `flip` times the transmit field."""
+    angle = flip if voxels.b1 is None else flip * voxels.b1
+    return kernels.hard_pulse(angle)
+
+
+@final
+class EPGBloch(Model):
+    """EPG whose pulses follow the Bloch equation over their shape, at `n_z` positions across three thicknesses.
+
+    pulse: shape of all pulses, for sequences without shapes of their own. The signal is the integral of F(0)
+    over the slice, divided by the nominal thickness. orders, tolerance, error as in `EPG`.
+    Liu et al., NMR Biomed 2021, eqs. 3 and 4.
+    """
+
+    pulse: Waveform | None = None
+    n_z: int = eqx.field(static=True, default=32)
+    orders: int | None = eqx.field(static=True, default=None)
+    tolerance: float | None = eqx.field(static=True, default=None)
+    error: Float[Array, ""] | None = None
+
+    def __check_init__(self):
+        _check(self.orders, self.tolerance, self.n_z)
+
+    def prepare(self, sequence: Sequence, tissue: Tissue) -> tuple[selective.OperatorTable, ...]:
+        shapes = self._shapes(sequence)
+        dtype = tissue.t1.dtype
+        flips = [
+            jnp.max(jnp.abs(segment.pulse.flip)).astype(dtype)
+            for segment in sequence.segments
+            if isinstance(segment.pulse, Pulse)
+        ]
+        largest = jnp.max(jnp.stack(flips)) * (1 if tissue.b1 is None else jnp.max(tissue.b1))
+        delta = jnp.max(1 / tissue.t2 - 1 / tissue.t1)
+        half = self._half(sequence, tissue)
+        return tuple(
+            selective.tabulate(shape, _positions(shape.thickness, self.n_z, half).astype(dtype), largest, delta)
+            for shape in shapes
+        )
+
+    def signals(self, shared: Any, sequence: Sequence, tissue: Tissue) -> Complex[Array, "voxels n_echoes"]:
+        half = self._half(sequence, tissue)
+        weight = SLICE_RANGE / self.n_z * (2 if half else 1)
+
+        def rule(pulse: Pulse, flip, voxels: Voxels) -> kernels.Operator:
+            return _selective(shared[pulse.shape or 0], flip, voxels)
+
+        slices = Slices(self.n_z // (2 if half else 1), weight, imaginary=half)
+        return play(sequence, tissue, rule, slices, self.orders, real=False)
+
+    def bytes_per_voxel(self, sequence: Sequence, tissue: Tissue) -> int:
+        slices = self.n_z // (2 if self._half(sequence, tissue) else 1)
+        return _orders(sequence, self.orders) * 6 * slices * tissue.t1.dtype.itemsize
+
+    def planned(self, sequence: Sequence, tissue: Tissue) -> "EPGBloch":
+        self._shapes(sequence)
+        return planning.choose_slices(planning.choose_orders(self, sequence, tissue), sequence, tissue)
+
+    def is_static(self) -> bool:
+        return self.tolerance is None or self.error is not None
+
+    def _half(self, sequence: Sequence, tissue: Tissue) -> bool:
+        symmetric = all(shape.symmetric for shape in self._shapes(sequence))
+        return _half(symmetric, self.n_z, sequence, tissue)
+
+    def _shapes(self, sequence: Sequence) -> tuple[Waveform, ...]:
+        if self.pulse is None and not sequence.shapes:
+            raise ValueError("EPGBloch needs a pulse shape: give pulse=mr.rf.gaussian(...), or a sequence with shapes")
+        if self.pulse is not None and sequence.shapes:
+            raise ValueError("both the sequence and EPGBloch have a pulse shape; leave pulse= out")
+        return sequence.shapes or (self.pulse,)
+
+
+def _selective(table: selective.OperatorTable, flip, voxels: Voxels) -> kernels.Operator:
+    """The slice-selective operator of every voxel and sub-slice, from the table."""
+    if voxels.b1 is None:
+        powers = selective.look_up(table, flip)[..., None]
+    else:
+        # One gather per voxel; the voxels go last again.
+        powers = jnp.moveaxis(selective.look_up(table, flip * voxels.b1[0, 0]), 0, -1)
+    delta = (voxels.r2 - voxels.r1) / table.delta_scale
+    entries = [(powers[2, q][None] * delta + powers[1, q][None]) * delta + powers[0, q][None] for q in range(12)]
+    rows = tuple(tuple(entries[3 * i : 3 * i + 3]) for i in range(3))
+    column = tuple(row[2] for row in rows)
+    offset = selective.source_offset(column, tuple(entries[9:]), voxels.r1, table.duration, table.centre)
+    return kernels.Operator(rows, offset)

@@ -1,0 +1,276 @@
+"""Play a sequence on the EPG of many voxels: one scan per segment, pulse by pulse.
+
+Shared by the models that differ only in what a pulse does. Voxels lie on the last axis of the states,
+sub-slices before it; relaxation is in rates, 1/s.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmr.core.types import Array, Complex, Float
+from jaxmr.objects.tissue import Tissue
+from jaxmr.physics import kernels
+from jaxmr.sequences.sequence import (
+    Inversion,
+    Pulse,
+    Segment,
+    Sequence,
+    net_times,
+    order_bounds,
+    repetition_time,
+    sample_steps,
+)
+
+UNROLL = 4
+N_BLOCKS = 12
+"""Blocks of constant orders that a long exact train is cut into: its states grow, then shrink."""
+
+Rows = Float[Array, "1 1 voxels"]
+
+
+class Voxels(NamedTuple):
+    """Rates of the voxels on the last of three axes, 1/s; None is compiled out. delta is R2 - R1."""
+
+    r1: Rows
+    r2: Rows
+    b1: Rows | None
+    b0: Rows | None
+    diffusivity: Rows | None
+
+    @classmethod
+    def of(cls, tissue: Tissue) -> "Voxels":
+        rows = lambda leaf: None if leaf is None else leaf[None, None]  # noqa: E731
+        return cls(1 / rows(tissue.t1), 1 / rows(tissue.t2), *map(rows, (tissue.b1, tissue.b0, tissue.diffusivity)))
+
+
+class Slices(NamedTuple):
+    """How the sub-slices of a voxel add up to its signal.
+
+    n: number simulated. weight: of each. imaginary: the other half of the slice cancels the real part.
+    phase (n,): of the pulse at each sub-slice, rad, or None.
+    """
+
+    n: int = 1
+    weight: float = 1.0
+    imaginary: bool = False
+    phase: Float[Array, "n"] | None = None
+
+
+PulseRule = Callable[[Pulse, Any, Voxels], kernels.Operator]
+"""What a pulse of that flip angle does to those voxels, in the frame of its phase."""
+
+
+def one_axis(sequence: Sequence) -> bool:
+    """Whether all pulses turn about one axis by structure: no phases, or one scalar phase of the only train."""
+    phases = [segment.pulse.phase for segment in sequence.segments if isinstance(segment.pulse, Pulse)]
+    given = [phase for phase in phases if phase is not None]
+    return sequence.initial is None and (not given or (len(phases) == 1 and given[0].ndim == 0))
+
+
+def needs_precession(sequence: Sequence, tissue: Tissue) -> bool:
+    """Whether off-resonance must act on the states; with one constant timing it is a phase of the signal."""
+    return tissue.b0 is not None and net_times(sequence) is None
+
+
+def play(
+    sequence: Sequence, tissue: Tissue, rule: PulseRule, slices: Slices, orders: int | None, real: bool
+) -> Complex[Array, "voxels n_echoes"]:
+    """Signal of every voxel of a flat `tissue`, for m0 = 1; `orders` None keeps all that reach a sample."""
+    voxels = Voxels.of(tissue)
+    times = net_times(sequence)
+    if tissue.t2_prime is not None and times is None:
+        raise ValueError(
+            "t2_prime needs a sequence whose static dephasing is the same for all paths (constant TR with a net "
+            "gradient, or CPMG echoes); leave t2_prime out, or simulate with PDG"
+        )
+    if not needs_precession(sequence, tissue):
+        voxels = voxels._replace(b0=None)
+    bounds = order_bounds(sequence)
+    states = _start(sequence, voxels, slices, real)
+    signals = []
+    for i, segment in enumerate(sequence.segments):
+        limit = bounds[i] if orders is None else np.minimum(bounds[i], orders)
+        states, echoes = _play_segment(states, segment, voxels, rule, slices, limit)
+        if echoes is not None:
+            static = None if times is None else times[i]
+            signals.append(_received(echoes, segment, tissue, voxels, static))
+    if not signals:
+        raise ValueError("the sequence takes no sample; give one of its events samples=1")
+    return jnp.concatenate(signals, axis=1)
+
+
+def _start(sequence: Sequence, voxels: Voxels, slices: Slices, real: bool):
+    """Equilibrium, or the sequence's initial magnetisation, on order 0."""
+    one = jnp.ones_like(voxels.r1, shape=(1, slices.n, voxels.r1.shape[2]))
+    zero = jnp.zeros_like(one)
+    if real:
+        return kernels.RealStates(zero, zero, one)
+    mx, my, mz = (0.0, 0.0, 1.0) if sequence.initial is None else sequence.initial.astype(one.dtype)
+    return kernels.ComplexStates(mx * one, my * one, mx * one, -my * one, mz * one, zero)
+
+
+def _play_segment(states, segment: Segment, voxels: Voxels, rule: PulseRule, slices: Slices, limit: np.ndarray):
+    """States after the segment, and its samples as (real or None, imaginary), each (n, samples, voxels)."""
+    dtype = voxels.r1.dtype
+    leaves: dict[str, Any] = {f"time {i}": event.duration for i, event in enumerate(segment.events)}
+    if isinstance(segment.pulse, Pulse):
+        leaves["flip"] = segment.pulse.flip
+        phase = segment.pulse.phase
+        if phase is not None and isinstance(states, kernels.ComplexStates):
+            leaves["turn"] = jnp.zeros(()) if phase.ndim == 0 else phase - jnp.append(phase[1:], phase[-1:])
+            states = _turn(states, -(phase if phase.ndim == 0 else phase[0]), dtype)
+    leaves = {name: leaf.astype(dtype) for name, leaf in leaves.items()}
+    fixed = {name: leaf for name, leaf in leaves.items() if leaf.ndim == 0}
+    trains = {name: leaf for name, leaf in leaves.items() if leaf.ndim == 1}
+
+    def repetition(states, train):
+        return _repeat(states, segment, {**fixed, **train}, voxels, rule, slices)
+
+    echoes = []
+    for start, stop, orders in _blocks(limit):
+        states = kernels.resize(states, orders)
+        part = {name: leaf[start:stop] for name, leaf in trains.items()}
+        states, taken = jax.lax.scan(repetition, states, part, length=stop - start, unroll=min(UNROLL, stop - start))
+        echoes.append(taken)
+    if isinstance(segment.pulse, Pulse) and segment.pulse.phase is not None:
+        states = _turn(states, jnp.ravel(segment.pulse.phase)[-1], dtype)
+    if not echoes[0]:
+        return states, None
+    join = lambda *parts: jnp.concatenate(parts)  # noqa: E731
+    samples = jax.tree.map(join, *echoes)
+    stack = lambda parts: None if parts[0] is None else jnp.stack(parts, axis=1)  # noqa: E731
+    return states, (stack([re for re, _ in samples]), stack([im for _, im in samples]))
+
+
+def _turn(states, angle, dtype):
+    """Into or out of a pulse's frame; real states stay in the frame of their one axis."""
+    if isinstance(states, kernels.RealStates):
+        return states
+    angle = angle.astype(dtype)
+    return states.turn(jnp.cos(angle), jnp.sin(angle))
+
+
+def _blocks(limit: np.ndarray) -> list[tuple[int, int, int]]:
+    """Stretches (start, stop, orders) of a segment in which the number of orders is kept constant."""
+    n = len(limit)
+    n_blocks = N_BLOCKS if limit.max() > 32 and n >= 4 * N_BLOCKS else 1
+    edges = np.linspace(0, n, n_blocks + 1).round().astype(int)
+    blocks: list[tuple[int, int, int]] = []
+    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        orders = int(limit[start:stop].max())
+        if blocks and blocks[-1][2] == orders:
+            blocks[-1] = (blocks[-1][0], int(stop), orders)
+        else:
+            blocks.append((int(start), int(stop), orders))
+    return blocks
+
+
+def _repeat(states, segment: Segment, values: dict, voxels: Voxels, rule: PulseRule, slices: Slices):
+    """One repetition: the pulse, its samples, and everything up to the next pulse."""
+    times = [values[f"time {i}"] for i in range(len(segment.events))]
+    operator = kernels.identity()
+    if isinstance(segment.pulse, Inversion):
+        states = states.invert(1.0 if segment.pulse.efficiency is None else segment.pulse.efficiency.astype(voxels.r1.dtype))
+    elif segment.pulse is not None:
+        operator = rule(segment.pulse, values["flip"], voxels)
+    if voxels.diffusivity is not None:
+        return _repeat_diffusing(states, segment, operator, values, voxels, slices)
+    echoes, start, wound = [], 0.0, 0
+    for event, time in zip(segment.events, times, strict=True):
+        wound += event.order
+        for i in range(event.samples):
+            seen = states.order(abs(wound)).pulse(operator if wound == 0 else operator._replace(offset=None))
+            reached = start + time * ((i + 1) / event.samples)
+            echoes.append(_seen(seen, wound, jnp.exp(-reached * voxels.r2), slices))
+        start = start + time
+    total = sum(times[1:], times[0])
+    e1, e2 = jnp.exp(-total * voxels.r1), jnp.exp(-total * voxels.r2)
+    states = states.pulse(kernels.scaled(operator, e2, e1, -jnp.expm1(-total * voxels.r1)))
+    return _precess(states, values, total, voxels).wind(wound), tuple(echoes)
+
+
+def _seen(states, wound: int, decay, slices: Slices):
+    """One sample: F(0) of all sub-slices, added up."""
+    real, imag = states.echo(wound)
+    add = lambda part: slices.weight * jnp.sum(decay[0] * part, axis=0)  # noqa: E731
+    if real is None or (slices.imaginary and slices.phase is None):
+        if slices.phase is None:
+            return None, add(imag)
+        real = jnp.zeros_like(imag)
+    if slices.phase is not None:
+        c, s = (f(slices.phase).astype(imag.dtype)[:, None] for f in (jnp.cos, jnp.sin))
+        real, imag = c * real - s * imag, c * imag + s * real
+    return add(real), add(imag)
+
+
+def _precess(states, values: dict, time, voxels: Voxels):
+    """Off-resonance for `time`, and the step from this pulse's frame to the next one's."""
+    if voxels.b0 is None and "turn" not in values:
+        return states
+    angle = values.get("turn", jnp.zeros((), voxels.r1.dtype))
+    if voxels.b0 is not None:
+        angle = angle + 2 * jnp.pi * time * voxels.b0
+    if isinstance(states, kernels.RealStates):
+        return states
+    return states.turn(jnp.cos(angle), jnp.sin(angle))
+
+
+def _repeat_diffusing(states, segment: Segment, operator, values: dict, voxels: Voxels, slices: Slices):
+    """A repetition event by event: diffusion attenuates each order by its own factor."""
+    states = states.pulse(operator)
+    echoes = []
+    for i, event in enumerate(segment.events):
+        steps = max(event.samples, 1)
+        time = values[f"time {i}"] / steps
+        for _ in range(steps):
+            weights = _diffusion_weights(states, segment, event.order or 0, time, voxels)
+            e1, e2 = jnp.exp(-time * voxels.r1), jnp.exp(-time * voxels.r2)
+            relaxed = kernels.scaled(kernels.identity(), e2, e1, -jnp.expm1(-time * voxels.r1))
+            states = states.attenuate(*weights).pulse(relaxed).wind(event.order or 0)
+            if event.samples:
+                echoes.append(_seen(states.order(0), 0, jnp.ones_like(voxels.r2), slices))
+    total = sum(values[f"time {i}"] for i in range(len(segment.events)))
+    return _precess(states, values, total, voxels), tuple(echoes)
+
+
+def _diffusion_weights(states, segment: Segment, wound: int, time, voxels: Voxels):
+    """Factors of F(k), F(-k) and Z(k) for one event (Weigel et al., JMR 205:276 (2010))."""
+    per_order = [
+        jnp.linalg.norm(event.moment) / abs(event.order)
+        for event in segment.events
+        if event.order and event.moment is not None
+    ]
+    if not per_order:
+        raise ValueError(
+            "diffusivity needs the gradient moment of an EPG order: give the winding events a moment in rad/m"
+        )
+    k = jnp.arange(states[0].shape[0], dtype=voxels.r1.dtype)[:, None, None]
+    rate = per_order[0].astype(k.dtype) ** 2 * time * voxels.diffusivity
+    factor = lambda square: jnp.exp(-rate * square)  # noqa: E731
+    middle = wound**2 / 12
+    return factor((k + wound / 2) ** 2 + middle), factor((k - wound / 2) ** 2 + middle), factor(k**2)
+
+
+def _received(echoes, segment: Segment, tissue: Tissue, voxels: Voxels, static_times) -> Complex[Array, "voxels n"]:
+    """Samples as the receiver stores them: phases of pulse, off-resonance and receiver, T2' decay."""
+    real, imag = echoes
+    signal = jax.lax.complex(jnp.zeros_like(imag) if real is None else real, imag)
+    pulse_phase = segment.pulse.phase if isinstance(segment.pulse, Pulse) else None
+    received = []
+    for i, (time, _, receiver) in enumerate(sample_steps(segment)):
+        sample = signal[:, i]
+        angle = sum(sign * phase for sign, phase in ((1, pulse_phase), (-1, receiver)) if phase is not None)
+        if not isinstance(angle, int):
+            sample = sample * jnp.exp(1j * angle).astype(sample.dtype).reshape(-1, 1)
+        if tissue.b0 is not None:
+            when = (time if static_times is None else static_times[i]).astype(imag.dtype)
+            sample = sample * jnp.exp(2j * jnp.pi * when.reshape(-1, 1) * tissue.b0[None])
+        if tissue.t2_prime is not None:
+            sample = sample * jnp.exp(-jnp.abs(static_times[i]).astype(imag.dtype) / tissue.t2_prime)[None]
+        received.append(sample)
+    n, samples, n_voxels = signal.shape
+    return jnp.stack(received, axis=1).reshape(n * samples, n_voxels).T
