@@ -74,9 +74,7 @@ def over_devices(function: Callable[[Any, Any], Any], shared: Any, voxels: Any, 
     share = -(-n // len(devices))
     mesh = Mesh(np.array(devices), ("voxels",))
     split, whole = PartitionSpec("voxels"), PartitionSpec()
-    mapped = jax.shard_map(
-        function, mesh=mesh, in_specs=(whole, split), out_specs=split, check_vma=False
-    )
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=(whole, split), out_specs=split, check_vma=False)
     results = mapped(shared, _pad(voxels, share * len(devices)))
     return jax.tree.map(lambda leaf: leaf[:n], results)
 

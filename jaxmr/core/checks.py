@@ -29,6 +29,18 @@ def as_float(name: str, value: Any) -> jax.Array:
     raise ValueError(f"{name} must be real, got dtype {array.dtype}")
 
 
+def cast(tree: Any, dtype: Any) -> Any:
+    """Every floating-point or complex leaf in the precision of the real `dtype`; the rest unchanged."""
+
+    def convert(leaf):
+        if not isinstance(leaf, jax.Array | np.ndarray) or not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return leaf
+        complex_leaf = jnp.issubdtype(leaf.dtype, jnp.complexfloating)
+        return jnp.asarray(leaf, jnp.result_type(dtype, jnp.complex64) if complex_leaf else dtype)
+
+    return jax.tree.map(convert, tree)
+
+
 def require_values(
     name: str, value: Any, remedy: str, *, positive: bool = False, minimum: float | None = None
 ) -> None:

@@ -35,7 +35,9 @@ def _positions(thickness, n_z: int, half: bool) -> Float[Array, "n"]:
 
 def _check(orders: int | None, tolerance: float | None, n_z: int) -> None:
     if orders is not None and (not isinstance(orders, int) or orders < 2):
-        raise ValueError(f"orders must be an integer of at least 2 (orders 0 and 1), got {orders!r}; None is exact")
+        raise ValueError(
+            f"orders must be an integer of at least 2 (orders 0 and 1), got {orders!r}; None is exact"
+        )
     if orders is not None and tolerance is not None:
         raise ValueError(f"give orders or tolerance, not both, got orders={orders} and tolerance={tolerance}")
     if tolerance is not None and not 0 < tolerance < 1:
@@ -71,7 +73,7 @@ class EPG(Model):
         # A real profile is a signed flip; a complex one turns about an axis of its own at each position.
         scale = profile if jnp.isrealobj(profile) else jnp.abs(profile)
         phase = None if jnp.isrealobj(profile) else jnp.angle(profile)
-        return scale.astype(tissue.t1.dtype), phase
+        return scale, phase
 
     def signals(self, shared: Any, sequence: Sequence, tissue: Tissue) -> Complex[Array, "voxels n_echoes"]:
         real = one_axis(sequence) and not needs_precession(sequence, tissue)
@@ -81,7 +83,7 @@ class EPG(Model):
         weight = SLICE_RANGE / self.n_z * (2 if self._half(sequence, tissue) else 1)
 
         def rule(pulse: Pulse, flip, voxels: Voxels) -> kernels.Operator:
-            return _hard(pulse, flip * scale[None, :, None], voxels)
+            return _hard(pulse, flip * scale[:, None], voxels)
 
         return play(sequence, tissue, rule, Slices(scale.shape[0], weight, phase=phase), self.orders, real)
 
@@ -126,9 +128,8 @@ class EPGBloch(Model):
 
     def prepare(self, sequence: Sequence, tissue: Tissue) -> tuple[selective.OperatorTable, ...]:
         shapes = self._shapes(sequence)
-        dtype = tissue.t1.dtype
         flips = [
-            jnp.max(jnp.abs(segment.pulse.flip)).astype(dtype)
+            jnp.max(jnp.abs(segment.pulse.flip))
             for segment in sequence.segments
             if isinstance(segment.pulse, Pulse)
         ]
@@ -136,7 +137,7 @@ class EPGBloch(Model):
         delta = jnp.max(1 / tissue.t2 - 1 / tissue.t1)
         half = self._half(sequence, tissue)
         return tuple(
-            selective.tabulate(shape, _positions(shape.thickness, self.n_z, half).astype(dtype), largest, delta)
+            selective.tabulate(shape, _positions(shape.thickness, self.n_z, half), largest, delta)
             for shape in shapes
         )
 
@@ -167,7 +168,9 @@ class EPGBloch(Model):
 
     def _shapes(self, sequence: Sequence) -> tuple[Waveform, ...]:
         if self.pulse is None and not sequence.shapes:
-            raise ValueError("EPGBloch needs a pulse shape: give pulse=mr.rf.gaussian(...), or a sequence with shapes")
+            raise ValueError(
+                "EPGBloch needs a pulse shape: give pulse=mr.rf.gaussian(...), or a sequence with shapes"
+            )
         if self.pulse is not None and sequence.shapes:
             raise ValueError("both the sequence and EPGBloch have a pulse shape; leave pulse= out")
         return sequence.shapes or (self.pulse,)
@@ -179,9 +182,9 @@ def _selective(table: selective.OperatorTable, flip, voxels: Voxels) -> kernels.
         powers = selective.look_up(table, flip)[..., None]
     else:
         # One gather per voxel; the voxels go last again.
-        powers = jnp.moveaxis(selective.look_up(table, flip * voxels.b1[0, 0]), 0, -1)
+        powers = jnp.moveaxis(selective.look_up(table, flip * voxels.b1[0]), 0, -1)
     delta = (voxels.r2 - voxels.r1) / table.delta_scale
-    entries = [(powers[2, q][None] * delta + powers[1, q][None]) * delta + powers[0, q][None] for q in range(12)]
+    entries = [(powers[2, q] * delta + powers[1, q]) * delta + powers[0, q] for q in range(12)]
     rows = tuple(tuple(entries[3 * i : 3 * i + 3]) for i in range(3))
     column = tuple(row[2] for row in rows)
     offset = selective.source_offset(column, tuple(entries[9:]), voxels.r1, table.duration, table.centre)

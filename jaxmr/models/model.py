@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmr.core import batch
-from jaxmr.core.checks import is_concrete
+from jaxmr.core.checks import cast, is_concrete
 from jaxmr.core.types import Array, Complex, Jacobian, Signal
 from jaxmr.objects.tissue import Tissue
 from jaxmr.sequences.sequence import Sequence
@@ -54,7 +54,12 @@ def simulate(sequence: Sequence, tissue: Tissue, model: Model, *, devices: list 
 
 
 def simulate_with_jacobian(
-    sequence: Sequence, tissue: Tissue, model: Model, wrt: Names[str] = ("t1", "t2"), *, devices: list | None = None
+    sequence: Sequence,
+    tissue: Tissue,
+    model: Model,
+    wrt: Names[str] = ("t1", "t2"),
+    *,
+    devices: list | None = None,
 ) -> tuple[Signal, Jacobian]:
     """Signal, and its derivatives by the tissue's parameters `wrt`, complex `(*batch, n_parameters, n_echoes)`.
 
@@ -74,9 +79,13 @@ def with_defaults(tissue: Tissue, names: tuple[str, ...]) -> Tissue:
             raise ValueError(f"wrt names an unknown parameter {name!r}; the tissue has {known}")
         if getattr(tissue, name) is None:
             if name not in defaults:
-                raise ValueError(f"wrt names {name!r}, which this tissue does not have; give the tissue a {name}")
+                raise ValueError(
+                    f"wrt names {name!r}, which this tissue does not have; give the tissue a {name}"
+                )
             value = jnp.full_like(tissue.t1, defaults[name])
-            tissue = eqx.tree_at(lambda t, name=name: getattr(t, name), tissue, value, is_leaf=lambda x: x is None)
+            tissue = eqx.tree_at(
+                lambda t, name=name: getattr(t, name), tissue, value, is_leaf=lambda x: x is None
+            )
     return tissue
 
 
@@ -102,10 +111,11 @@ def _ready(sequence: Sequence, tissue: Tissue, model: Model) -> Model:
 def run(sequence: Sequence, tissue: Tissue, model: Model, devices: tuple | None = None) -> Signal:
     """`simulate` of a model whose choices are made, without compilation of its own."""
     shape = tissue.shape
+    sequence, model = cast((sequence, model), tissue.t1.dtype)
     flat = tissue.reshape(-1)
     m0 = flat.m0
     flat = eqx.tree_at(lambda t: t.m0, flat, None, is_leaf=lambda x: x is None)
-    shared = model.prepare(sequence, flat)
+    shared = cast(model.prepare(sequence, flat), tissue.t1.dtype)
     chunk = batch.lanes_per_chunk(model.bytes_per_voxel(sequence, flat))
 
     def share(shared, voxels):
@@ -134,7 +144,9 @@ def run_with_jacobian(
 
     # A voxel depends on its own parameters only: one direction of ones per parameter gives all derivatives.
     def along(selected):
-        directions = tuple(jnp.full_like(value, 1) * s.astype(value.dtype) for value, s in zip(values, selected, strict=True))
+        directions = tuple(
+            jnp.full_like(value, 1) * s.astype(value.dtype) for value, s in zip(values, selected, strict=True)
+        )
         return jax.jvp(signal_of, values, directions)
 
     signal, rows = jax.vmap(along, out_axes=(None, 0))(jnp.eye(len(names)))

@@ -21,19 +21,20 @@ from jaxmr.sequences.sequence import (
     Sequence,
     net_times,
     order_bounds,
-    repetition_time,
     sample_steps,
 )
 
-UNROLL = 4
+UNROLL = {kernels.RealStates: 4, kernels.ComplexStates: 2}
+"""Repetitions per step of the scan, for few orders (measured on two CPUs; more only costs compilation)."""
+FEW = 32
 N_BLOCKS = 12
 """Blocks of constant orders that a long exact train is cut into: its states grow, then shrink."""
 
-Rows = Float[Array, "1 1 voxels"]
+Rows = Float[Array, "1 voxels"]
 
 
 class Voxels(NamedTuple):
-    """Rates of the voxels on the last of three axes, 1/s; None is compiled out. delta is R2 - R1."""
+    """Rates of the voxels, 1/s, beside an axis for sub-slices; None is compiled out."""
 
     r1: Rows
     r2: Rows
@@ -43,8 +44,10 @@ class Voxels(NamedTuple):
 
     @classmethod
     def of(cls, tissue: Tissue) -> "Voxels":
-        rows = lambda leaf: None if leaf is None else leaf[None, None]  # noqa: E731
-        return cls(1 / rows(tissue.t1), 1 / rows(tissue.t2), *map(rows, (tissue.b1, tissue.b0, tissue.diffusivity)))
+        rows = lambda leaf: None if leaf is None else leaf[None]  # noqa: E731
+        return cls(
+            1 / rows(tissue.t1), 1 / rows(tissue.t2), *map(rows, (tissue.b1, tissue.b0, tissue.diffusivity))
+        )
 
 
 class Slices(NamedTuple):
@@ -105,25 +108,27 @@ def play(
 
 def _start(sequence: Sequence, voxels: Voxels, slices: Slices, real: bool):
     """Equilibrium, or the sequence's initial magnetisation, on order 0."""
-    one = jnp.ones_like(voxels.r1, shape=(1, slices.n, voxels.r1.shape[2]))
+    one = jnp.ones_like(voxels.r1, shape=(1, slices.n * voxels.r1.shape[1]))
     zero = jnp.zeros_like(one)
     if real:
         return kernels.RealStates(zero, zero, one)
-    mx, my, mz = (0.0, 0.0, 1.0) if sequence.initial is None else sequence.initial.astype(one.dtype)
+    mx, my, mz = (0.0, 0.0, 1.0) if sequence.initial is None else sequence.initial
     return kernels.ComplexStates(mx * one, my * one, mx * one, -my * one, mz * one, zero)
 
 
-def _play_segment(states, segment: Segment, voxels: Voxels, rule: PulseRule, slices: Slices, limit: np.ndarray):
+def _play_segment(
+    states, segment: Segment, voxels: Voxels, rule: PulseRule, slices: Slices, limit: np.ndarray
+):
     """States after the segment, and its samples as (real or None, imaginary), each (n, samples, voxels)."""
-    dtype = voxels.r1.dtype
     leaves: dict[str, Any] = {f"time {i}": event.duration for i, event in enumerate(segment.events)}
     if isinstance(segment.pulse, Pulse):
         leaves["flip"] = segment.pulse.flip
         phase = segment.pulse.phase
         if phase is not None and isinstance(states, kernels.ComplexStates):
-            leaves["turn"] = jnp.zeros(()) if phase.ndim == 0 else phase - jnp.append(phase[1:], phase[-1:])
-            states = _turn(states, -(phase if phase.ndim == 0 else phase[0]), dtype)
-    leaves = {name: leaf.astype(dtype) for name, leaf in leaves.items()}
+            leaves["turn"] = (
+                jnp.zeros_like(phase) if phase.ndim == 0 else phase - jnp.append(phase[1:], phase[-1:])
+            )
+            states = _turn(states, -jnp.ravel(phase)[0])
     fixed = {name: leaf for name, leaf in leaves.items() if leaf.ndim == 0}
     trains = {name: leaf for name, leaf in leaves.items() if leaf.ndim == 1}
 
@@ -134,10 +139,11 @@ def _play_segment(states, segment: Segment, voxels: Voxels, rule: PulseRule, sli
     for start, stop, orders in _blocks(limit):
         states = kernels.resize(states, orders)
         part = {name: leaf[start:stop] for name, leaf in trains.items()}
-        states, taken = jax.lax.scan(repetition, states, part, length=stop - start, unroll=min(UNROLL, stop - start))
+        unroll = min(UNROLL[type(states)] if orders <= FEW else 1, stop - start)
+        states, taken = jax.lax.scan(repetition, states, part, length=stop - start, unroll=unroll)
         echoes.append(taken)
     if isinstance(segment.pulse, Pulse) and segment.pulse.phase is not None:
-        states = _turn(states, jnp.ravel(segment.pulse.phase)[-1], dtype)
+        states = _turn(states, jnp.ravel(segment.pulse.phase)[-1])
     if not echoes[0]:
         return states, None
     join = lambda *parts: jnp.concatenate(parts)  # noqa: E731
@@ -146,18 +152,17 @@ def _play_segment(states, segment: Segment, voxels: Voxels, rule: PulseRule, sli
     return states, (stack([re for re, _ in samples]), stack([im for _, im in samples]))
 
 
-def _turn(states, angle, dtype):
+def _turn(states, angle):
     """Into or out of a pulse's frame; real states stay in the frame of their one axis."""
     if isinstance(states, kernels.RealStates):
         return states
-    angle = angle.astype(dtype)
     return states.turn(jnp.cos(angle), jnp.sin(angle))
 
 
 def _blocks(limit: np.ndarray) -> list[tuple[int, int, int]]:
     """Stretches (start, stop, orders) of a segment in which the number of orders is kept constant."""
     n = len(limit)
-    n_blocks = N_BLOCKS if limit.max() > 32 and n >= 4 * N_BLOCKS else 1
+    n_blocks = N_BLOCKS if limit.max() > FEW and n >= 4 * N_BLOCKS else 1
     edges = np.linspace(0, n, n_blocks + 1).round().astype(int)
     blocks: list[tuple[int, int, int]] = []
     for start, stop in zip(edges[:-1], edges[1:], strict=True):
@@ -174,7 +179,7 @@ def _repeat(states, segment: Segment, values: dict, voxels: Voxels, rule: PulseR
     times = [values[f"time {i}"] for i in range(len(segment.events))]
     operator = kernels.identity()
     if isinstance(segment.pulse, Inversion):
-        states = states.invert(1.0 if segment.pulse.efficiency is None else segment.pulse.efficiency.astype(voxels.r1.dtype))
+        states = states.invert(1.0 if segment.pulse.efficiency is None else segment.pulse.efficiency)
     elif segment.pulse is not None:
         operator = rule(segment.pulse, values["flip"], voxels)
     if voxels.diffusivity is not None:
@@ -183,37 +188,48 @@ def _repeat(states, segment: Segment, values: dict, voxels: Voxels, rule: PulseR
     for event, time in zip(segment.events, times, strict=True):
         wound += event.order
         for i in range(event.samples):
-            seen = states.order(abs(wound)).pulse(operator if wound == 0 else operator._replace(offset=None))
+            flat = _flat(operator if wound == 0 else operator._replace(offset=None), slices, voxels)
             reached = start + time * ((i + 1) / event.samples)
-            echoes.append(_seen(seen, wound, jnp.exp(-reached * voxels.r2), slices))
+            echoes.append(
+                _seen(states.order(abs(wound)).pulse(flat), wound, jnp.exp(-reached * voxels.r2), slices)
+            )
         start = start + time
     total = sum(times[1:], times[0])
     e1, e2 = jnp.exp(-total * voxels.r1), jnp.exp(-total * voxels.r2)
-    states = states.pulse(kernels.scaled(operator, e2, e1, -jnp.expm1(-total * voxels.r1)))
-    return _precess(states, values, total, voxels).wind(wound), tuple(echoes)
+    step = kernels.scaled(operator, e2, e1, -jnp.expm1(-total * voxels.r1))
+    # Without the barrier XLA fuses the matrix into the states and computes it again for every order.
+    states = states.pulse(jax.lax.optimization_barrier(_flat(step, slices, voxels)))
+    return _precess(states, values, total, voxels, slices).wind(wound), tuple(echoes)
+
+
+def _flat(tree, slices: Slices, voxels: Voxels):
+    """Entries per sub-slice and voxel as lanes: (n_z or 1, voxels) to (1, lanes); scalars stay."""
+    shape = (slices.n, voxels.r1.shape[1])
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, shape).reshape(1, -1) if jnp.ndim(x) else x, tree)
 
 
 def _seen(states, wound: int, decay, slices: Slices):
     """One sample: F(0) of all sub-slices, added up."""
-    real, imag = states.echo(wound)
-    add = lambda part: slices.weight * jnp.sum(decay[0] * part, axis=0)  # noqa: E731
+    split = lambda part: None if part is None else part.reshape(slices.n, -1)  # noqa: E731
+    real, imag = map(split, states.echo(wound))
+    add = lambda part: slices.weight * jnp.sum(decay * part, axis=0)  # noqa: E731
     if real is None or (slices.imaginary and slices.phase is None):
         if slices.phase is None:
             return None, add(imag)
         real = jnp.zeros_like(imag)
     if slices.phase is not None:
-        c, s = (f(slices.phase).astype(imag.dtype)[:, None] for f in (jnp.cos, jnp.sin))
+        c, s = (f(slices.phase)[:, None] for f in (jnp.cos, jnp.sin))
         real, imag = c * real - s * imag, c * imag + s * real
     return add(real), add(imag)
 
 
-def _precess(states, values: dict, time, voxels: Voxels):
+def _precess(states, values: dict, time, voxels: Voxels, slices: Slices):
     """Off-resonance for `time`, and the step from this pulse's frame to the next one's."""
     if voxels.b0 is None and "turn" not in values:
         return states
-    angle = values.get("turn", jnp.zeros((), voxels.r1.dtype))
+    angle = values.get("turn", 0.0)
     if voxels.b0 is not None:
-        angle = angle + 2 * jnp.pi * time * voxels.b0
+        angle = angle + _flat(2 * jnp.pi * time * voxels.b0, slices, voxels)
     if isinstance(states, kernels.RealStates):
         return states
     return states.turn(jnp.cos(angle), jnp.sin(angle))
@@ -221,23 +237,23 @@ def _precess(states, values: dict, time, voxels: Voxels):
 
 def _repeat_diffusing(states, segment: Segment, operator, values: dict, voxels: Voxels, slices: Slices):
     """A repetition event by event: diffusion attenuates each order by its own factor."""
-    states = states.pulse(operator)
+    states = states.pulse(_flat(operator, slices, voxels))
     echoes = []
     for i, event in enumerate(segment.events):
         steps = max(event.samples, 1)
         time = values[f"time {i}"] / steps
         for _ in range(steps):
-            weights = _diffusion_weights(states, segment, event.order or 0, time, voxels)
+            weights = _diffusion_weights(states, segment, event.order or 0, time, voxels, slices)
             e1, e2 = jnp.exp(-time * voxels.r1), jnp.exp(-time * voxels.r2)
             relaxed = kernels.scaled(kernels.identity(), e2, e1, -jnp.expm1(-time * voxels.r1))
-            states = states.attenuate(*weights).pulse(relaxed).wind(event.order or 0)
+            states = states.attenuate(*weights).pulse(_flat(relaxed, slices, voxels)).wind(event.order or 0)
             if event.samples:
                 echoes.append(_seen(states.order(0), 0, jnp.ones_like(voxels.r2), slices))
     total = sum(values[f"time {i}"] for i in range(len(segment.events)))
-    return _precess(states, values, total, voxels), tuple(echoes)
+    return _precess(states, values, total, voxels, slices), tuple(echoes)
 
 
-def _diffusion_weights(states, segment: Segment, wound: int, time, voxels: Voxels):
+def _diffusion_weights(states, segment: Segment, wound: int, time, voxels: Voxels, slices: Slices):
     """Factors of F(k), F(-k) and Z(k) for one event (Weigel et al., JMR 205:276 (2010))."""
     per_order = [
         jnp.linalg.norm(event.moment) / abs(event.order)
@@ -248,14 +264,16 @@ def _diffusion_weights(states, segment: Segment, wound: int, time, voxels: Voxel
         raise ValueError(
             "diffusivity needs the gradient moment of an EPG order: give the winding events a moment in rad/m"
         )
-    k = jnp.arange(states[0].shape[0], dtype=voxels.r1.dtype)[:, None, None]
-    rate = per_order[0].astype(k.dtype) ** 2 * time * voxels.diffusivity
+    k = jnp.arange(states[0].shape[0], dtype=voxels.r1.dtype)[:, None]
+    rate = _flat(per_order[0] ** 2 * time * voxels.diffusivity, slices, voxels)
     factor = lambda square: jnp.exp(-rate * square)  # noqa: E731
     middle = wound**2 / 12
     return factor((k + wound / 2) ** 2 + middle), factor((k - wound / 2) ** 2 + middle), factor(k**2)
 
 
-def _received(echoes, segment: Segment, tissue: Tissue, voxels: Voxels, static_times) -> Complex[Array, "voxels n"]:
+def _received(
+    echoes, segment: Segment, tissue: Tissue, voxels: Voxels, static_times
+) -> Complex[Array, "voxels n"]:
     """Samples as the receiver stores them: phases of pulse, off-resonance and receiver, T2' decay."""
     real, imag = echoes
     signal = jax.lax.complex(jnp.zeros_like(imag) if real is None else real, imag)
@@ -265,12 +283,12 @@ def _received(echoes, segment: Segment, tissue: Tissue, voxels: Voxels, static_t
         sample = signal[:, i]
         angle = sum(sign * phase for sign, phase in ((1, pulse_phase), (-1, receiver)) if phase is not None)
         if not isinstance(angle, int):
-            sample = sample * jnp.exp(1j * angle).astype(sample.dtype).reshape(-1, 1)
+            sample = sample * jnp.exp(1j * angle).reshape(-1, 1)
         if tissue.b0 is not None:
-            when = (time if static_times is None else static_times[i]).astype(imag.dtype)
+            when = time if static_times is None else static_times[i]
             sample = sample * jnp.exp(2j * jnp.pi * when.reshape(-1, 1) * tissue.b0[None])
         if tissue.t2_prime is not None:
-            sample = sample * jnp.exp(-jnp.abs(static_times[i]).astype(imag.dtype) / tissue.t2_prime)[None]
+            sample = sample * jnp.exp(-jnp.abs(static_times[i]) / tissue.t2_prime)[None]
         received.append(sample)
     n, samples, n_voxels = signal.shape
     return jnp.stack(received, axis=1).reshape(n * samples, n_voxels).T

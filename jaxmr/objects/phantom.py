@@ -31,9 +31,9 @@ class Phantom(eqx.Module):
 
     tissue: leaves of shape (n,). position: (n, 3), m, columns x, y, z. voxel_size: (dx, dy, dz), m.
     coils: receive sensitivities, (coils, n). pixel: (n,), the flat index of the image pixel each
-    compartment belongs to, in an image of shape `matrix`. voxel_shape: how the magnetisation fills
-    the voxel: "sinc" (band limited, no dephasing below half a cycle per voxel, total above), "box" or "point".
-    Raises `ValueError` when shapes disagree.
+    compartment belongs to, in an image of shape `matrix`. voxel_shape: how the magnetisation fills the
+    voxel: "sinc" (band limited: no dephasing up to half a cycle per voxel, total beyond), "box" or
+    "point". Raises `ValueError` when shapes disagree.
     """
 
     tissue: Tissue
@@ -56,7 +56,7 @@ class Phantom(eqx.Module):
     ):
         if len(tissue.shape) != 1:
             raise ValueError(
-                f"the tissue of a Phantom has batch shape (n,), got {tissue.shape}; reshape it or use from_maps"
+                f"the tissue of a Phantom has shape (n,), got {tissue.shape}; reshape it or use from_maps"
             )
         n = tissue.shape[0]
         self.tissue = tissue
@@ -146,31 +146,23 @@ def from_maps(
     fov=None,
     voxel_shape: VoxelShape = "sinc",
 ) -> Phantom:
-    """A phantom of one compartment per voxel from image maps `(y, x)` or `(z, y, x)`, in the units of `Tissue`.
+    """A phantom of one compartment per voxel from image maps, in the units of `Tissue`.
 
-    mask: the voxels that hold tissue; by default those where t1, t2 and m0 are finite and positive.
-    voxel_size: one number or (dx, dy, dz), m. fov: instead, the extent of the image, one number for every axis of
-    the image or (x, y, z); a slice is z thick, and as thick as a pixel is wide where only one number is given.
-    Raises `ValueError` naming the map that has another shape, or that is NaN or negative inside the mask given.
+    The maps are `(y, x)` or `(z, y, x)`. mask: the voxels that hold tissue; by default those where t1,
+    t2 and m0 are finite and positive. voxel_size: one number or (dx, dy, dz), m. fov: instead, the
+    extent of the image, one number for every axis of the image or (x, y, z); a slice is z thick, and
+    as thick as a pixel is wide where only one number is given. Raises `ValueError` naming the map
+    that has another shape, or that is NaN or negative inside the mask.
     """
-    given = {
-        "t1": t1,
-        "t2": t2,
-        "m0": m0,
-        "b1": b1,
-        "b0": b0,
-        "t2_prime": t2_prime,
-        "diffusivity": diffusivity,
-    }
+    given = {"t1": t1, "t2": t2, "m0": m0, "b1": b1, "b0": b0}
+    given |= {"t2_prime": t2_prime, "diffusivity": diffusivity}
     maps = {name: np.asarray(value) for name, value in given.items() if value is not None}
     matrix = maps["t1"].shape
     if len(matrix) not in (2, 3):
         raise ValueError(f"maps must be images (y, x) or (z, y, x), got t1 of shape {matrix}")
     for name, image in maps.items():
         if image.shape != matrix:
-            raise ValueError(
-                f"map {name} has shape {image.shape}, t1 has {matrix}; resample them to one grid"
-            )
+            raise ValueError(f"map {name} has shape {image.shape}, t1 has {matrix}; resample to one grid")
     if mask is None:
         inside = np.ones(matrix, bool)
         for name in {"t1", "t2", "m0"} & maps.keys():
@@ -182,13 +174,18 @@ def from_maps(
             raise ValueError(f"mask has shape {inside.shape}, the maps have {matrix}")
     if not inside.any():
         raise ValueError("no voxel holds tissue: the mask is empty, or no voxel has positive t1, t2 and m0")
-    leaves = {name: image[inside] for name, image in maps.items()}
-    for name, leaf in leaves.items():
-        _require_map(name, leaf)
-    size = _voxel_size(matrix, voxel_size, fov)
+    for name, image in maps.items():
+        _require_map(name, np.where(inside, image, 1))
+    voxel = _voxel_size(matrix, voxel_size, fov)
     pixel = np.flatnonzero(inside)
-    position = grid_position(matrix, size)[pixel]
-    return Phantom(Tissue(**leaves), position, size, pixel=pixel, matrix=matrix, voxel_shape=voxel_shape)
+    return Phantom(
+        Tissue(**{name: image[inside] for name, image in maps.items()}),
+        grid_position(matrix, voxel)[pixel],
+        voxel,
+        pixel=pixel,
+        matrix=matrix,
+        voxel_shape=voxel_shape,
+    )
 
 
 def from_fractions(
@@ -197,14 +194,15 @@ def from_fractions(
     """A phantom with partial volume from the volume fraction of each tissue in each voxel.
 
     fractions: `(k, y, x)` or `(k, z, y, x)`, sums at most 1 (the rest is empty). tissue: batch shape
-    (k,), its m0 the proton density. b1, b0: images of the fields. Fractions below `minimum` are dropped
-    and what they held goes to the others of the voxel; a voxel of which less than `minimum` is tissue is empty.
+    (k,), its m0 the proton density. b1, b0: images of the fields. Fractions below `minimum` are dropped,
+    what they held goes to the others of the voxel; a voxel that holds less tissue than that is empty.
+    voxel_size, fov: as for `from_maps`.
     """
     fractions = np.asarray(fractions, float)
     if fractions.ndim not in (3, 4) or tissue.shape != fractions.shape[:1]:
         raise ValueError(
-            f"fractions must have shape (k, y, x) or (k, z, y, x) with one tissue each, got {fractions.shape} "
-            f"for tissue of batch shape {tissue.shape}"
+            "fractions must have shape (k, y, x) or (k, z, y, x) and tissue shape (k,), "
+            f"got {fractions.shape} and {tissue.shape}"
         )
     matrix = fractions.shape[1:]
     total = fractions.sum(0)
@@ -213,31 +211,28 @@ def from_fractions(
     kept = np.where((fractions >= minimum * total) & (total >= minimum), fractions, 0)
     held = kept.sum(0)
     kept *= np.divide(total, held, out=np.zeros(matrix), where=held > 0)
-    # Sorted by voxel, so that the compartments of a voxel are neighbours in memory.
+    # Transposed, so that the compartments of a voxel are neighbours.
     pixel, kind = np.nonzero(kept.reshape(len(kept), -1).T)
-    compartments = tissue[kind]
-    density = 1.0 if tissue.m0 is None else np.asarray(compartments.m0)
-    leaves = {name: getattr(compartments, name) for name in ("t1", "t2", "t2_prime", "diffusivity")}
-    leaves |= {
-        name: np.asarray(image).ravel()[pixel]
-        for name, image in {"b1": b1, "b0": b0}.items()
-        if image is not None
-    }
-    size = _voxel_size(matrix, voxel_size, fov)
+    density = np.ones(len(kept)) if tissue.m0 is None else np.asarray(tissue.m0)
+    m0 = density[kind] * kept.reshape(len(kept), -1)[kind, pixel]
+    # In NumPy, because each gather would be compiled for this number of compartments.
+    given = {name: getattr(tissue, name) for name in ("t1", "t2", "t2_prime", "diffusivity")}
+    leaves = {name: np.asarray(leaf)[kind] for name, leaf in given.items() if leaf is not None}
+    fields = {name: np.asarray(image) for name, image in {"b1": b1, "b0": b0}.items() if image is not None}
+    for name, image in fields.items():
+        if image.shape != matrix:
+            raise ValueError(f"map {name} has shape {image.shape}, the fractions have {matrix}")
+        leaves[name] = image.ravel()[pixel]
+    voxel = _voxel_size(matrix, voxel_size, fov)
     return Phantom(
-        Tissue(m0=density * kept.reshape(len(kept), -1)[kind, pixel], **leaves),
-        grid_position(matrix, size)[pixel],
-        size,
-        pixel=pixel,
-        matrix=matrix,
+        Tissue(m0=m0, **leaves), grid_position(matrix, voxel)[pixel], voxel, pixel=pixel, matrix=matrix
     )
 
 
 def grid_position(matrix: tuple[int, ...], voxel_size) -> np.ndarray:
-    """Centres (x, y, z), m, of the voxels of an image `(y, x)` or `(z, y, x)` in flat order, `(prod(matrix), 3)`."""
-    axes = [
-        (np.arange(size) - size // 2) * step for size, step in zip(matrix[::-1], voxel_size, strict=False)
-    ]
+    """Centres (x, y, z), m, of the voxels of an image, in flat order, `(prod(matrix), 3)`."""
+    # A slice has no third axis: its z is 0.
+    axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(matrix[::-1], voxel_size, strict=False)]
     position = np.zeros((math.prod(matrix), 3))
     for column, coordinate in enumerate(np.meshgrid(*axes[::-1], indexing="ij")[::-1]):
         position[:, column] = coordinate.ravel()
@@ -247,7 +242,7 @@ def grid_position(matrix: tuple[int, ...], voxel_size) -> np.ndarray:
 def _voxel_size(matrix: tuple[int, ...], voxel_size, fov) -> np.ndarray:
     """(dx, dy, dz) from either of the two ways to say it."""
     if (voxel_size is None) == (fov is None):
-        raise ValueError("give the voxel size in metres, or the fov, and not both")
+        raise ValueError("give the voxel_size or the fov, in metres, and not both")
     name, value = ("fov", fov) if voxel_size is None else ("voxel_size", voxel_size)
     extent = np.asarray(value, float)
     if extent.shape not in ((), (3,)) or not (np.isfinite(extent) & (extent > 0)).all():
@@ -260,8 +255,8 @@ def _voxel_size(matrix: tuple[int, ...], voxel_size, fov) -> np.ndarray:
 
 
 def _require_map(name: str, values: np.ndarray) -> None:
-    """Raise `ValueError` naming the map unless its values inside the mask are physical."""
-    remedy = "mask empty voxels out, or leave mask out to have it found"
+    """Raise `ValueError` naming the map unless its values, an image, are physical."""
+    remedy = "mask such voxels out"
     if name in ("t1", "t2", "t2_prime"):
         require_values(f"map {name}", values, remedy, positive=True)
     elif name == "b0" or np.iscomplexobj(values):
@@ -273,7 +268,7 @@ def _require_map(name: str, values: np.ndarray) -> None:
 def _require_pixels(pixel: Array, n: int, matrix: tuple[int, ...]) -> None:
     if not jnp.issubdtype(pixel.dtype, jnp.integer) or pixel.shape != (n,):
         raise ValueError(f"pixel must be integers of shape ({n},), got {pixel.dtype} of shape {pixel.shape}")
-    if is_concrete(pixel) and n and not (0 <= int(pixel.min()) and int(pixel.max()) < math.prod(matrix)):
+    if is_concrete(pixel) and n and (pixel.min() < 0 or pixel.max() >= math.prod(matrix)):
         raise ValueError(
             f"pixel must be flat indices into an image of shape {matrix}, got {pixel.min()} ... {pixel.max()}"
         )
@@ -282,6 +277,6 @@ def _require_pixels(pixel: Array, n: int, matrix: tuple[int, ...]) -> None:
 def _pixels(phantom: Phantom) -> Array:
     if phantom.pixel is None:
         raise ValueError(
-            "this phantom does not know its pixels; give pixel= and matrix= to Phantom, or build it with from_maps"
+            "this phantom has no pixels: give pixel= and matrix= to Phantom, or build it with from_maps"
         )
     return phantom.pixel

@@ -2,8 +2,9 @@
 
 The slow and obvious simulator that the fast kernels are tested against. Magnetisation is a real `(3,)` array
 (Mx, My, Mz); every verb is a pure function of one isochromat, to be batched with `jax.vmap`. Rotations are
-right-handed, dM/dt = omega x M with omega = (Re rf, Im rf, 2 pi b0 + gradient . position). Units: seconds, hertz,
-radians, metres; RF in rad/s, gradients as gamma G in rad/(s m). Reference: Bloch, Phys. Rev. 70:460 (1946).
+right-handed, dM/dt = omega x M with omega = (Re rf, Im rf, 2 pi b0 + gradient . position). Units: seconds,
+hertz, radians, metres; RF in rad/s, gradients as gamma G in rad/(s m). Reference: Bloch, Phys. Rev. 70:460
+(1946).
 """
 
 import math
@@ -90,7 +91,7 @@ def play(
     return jax.lax.scan(step, magnetisation, (omega, times))[0]
 
 
-# Taylor coefficients of sin(a)/a in a^2, highest first: exact to float64 up to a^2 = 0.1, derivatives included.
+# Taylor coefficients of sin(a)/a in a^2, highest first: float64 up to a^2 = 0.1, derivatives included.
 _SINC_SERIES = np.array([(-1) ** k / math.factorial(2 * k + 1) for k in reversed(range(8))])
 
 

@@ -1,19 +1,20 @@
 """One repetition of an EPG for many voxels at once: pulse, relaxation and dephasing fused.
 
-The same physics as `epg.py`, arranged for speed. States have shape `(orders, n_z, voxels)` in real
-arithmetic, the fast index last. The pulse is a real 3x3 matrix in (X, Y, Z), in the frame of its phase; an
+The same physics as `epg.py`, arranged for speed. States have shape `(orders, lanes)` in real arithmetic; a
+lane is one sub-slice of one voxel. The pulse is a real 3x3 matrix in (X, Y, Z), in the frame of its phase; an
 entry that is zero by structure is None and costs nothing. Relaxation over the repetition commutes with
 dephasing, so that it scales the matrix (a few products per voxel) and not the states (a product per order).
 """
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from jaxmr.core.types import Array, Float
 
-Lanes = Float[Array, "1 n_z voxels"]
-Orders = Float[Array, "K n_z voxels"]
+Lanes = Float[Array, "1 lanes"]
+Orders = Float[Array, "K lanes"]
 
 
 class Operator(NamedTuple):
@@ -37,8 +38,14 @@ def identity() -> Operator:
 def scaled(pulse: Operator, e2, e1, recovery) -> Operator:
     """`pulse` followed by decay `e2`, `e1` and recovery of order 0."""
     factors = (e2, e2, e1)
-    rows = tuple(tuple(None if a is None else f * a for a in row) for f, row in zip(factors, pulse.rows, strict=True))
-    offset = (None, None, None) if pulse.offset is None else tuple(f * b for f, b in zip(factors, pulse.offset, strict=True))
+    rows = tuple(
+        tuple(None if a is None else f * a for a in row) for f, row in zip(factors, pulse.rows, strict=True)
+    )
+    offset = (
+        (None, None, None)
+        if pulse.offset is None
+        else tuple(f * b for f, b in zip(factors, pulse.offset, strict=True))
+    )
     return Operator(rows, (*offset[:2], recovery if offset[2] is None else offset[2] + recovery))
 
 
@@ -106,6 +113,8 @@ class ComplexStates(NamedTuple):
         imag = (0.5 * (pi + mi), 0.5 * (mr - pr), zi)
         xr, yr, zr = (_mix(row, real) for row in operator.rows)
         xi, yi, zi = (_mix(row, imag) for row in operator.rows)
+        # Without the barrier XLA computes X and Y once for each state they enter, and over several pulses.
+        xr, yr, zr, xi, yi, zi = jax.lax.optimization_barrier((xr, yr, zr, xi, yi, zi))
         if operator.offset is not None:
             xr, yr, zr = (_add(value, b) for value, b in zip((xr, yr, zr), operator.offset, strict=True))
         return ComplexStates(xr - yi, xi + yr, xr + yi, xi - yr, zr, zi)
@@ -159,8 +168,10 @@ def resize(states, orders: int):
 
     def fit(value):
         missing = orders - value.shape[0]
-        return value[:orders] if missing <= 0 else jnp.concatenate(
-            [value, jnp.zeros_like(value, shape=(missing, *value.shape[1:]))]
+        return (
+            value[:orders]
+            if missing <= 0
+            else jnp.concatenate([value, jnp.zeros_like(value, shape=(missing, *value.shape[1:]))])
         )
 
     return type(states)(*(fit(value) for value in states))

@@ -24,10 +24,10 @@ class Waveform(eqx.Module):
     """A selective RF pulse shape of unit flip, and the gradient played with it.
 
     samples: rad/s per radian of flip, `sum(samples) * duration / n == 1` (complex: the modulus of that sum is
-    1, its phase is kept); sample i is the mean over dwell [i, i + 1]. duration: s. gradient: gamma G along the
-    slice axis, rad/(s m), constant during the pulse; 0 is non-selective. thickness: nominal slice thickness,
-    m; without a gradient it says nothing about the pulse and is 1. centre: time of the RF centre from the
-    start, s. symmetric: real samples, the same read backwards.
+    1, its phase is kept); sample i is the mean over dwell [i, i + 1]. duration: s. gradient: gamma G along
+    the slice axis, rad/(s m), constant during the pulse; 0 is non-selective. thickness: nominal slice
+    thickness, m; without a gradient it says nothing about the pulse and is 1. centre: time of the RF centre
+    from the start, s. symmetric: real samples, the same read backwards.
     """
 
     samples: Float[Array, "n"] | Complex[Array, "n"]
@@ -48,7 +48,7 @@ def block(duration: RealScalar, n_samples: int = 1) -> Waveform:
 
     One sample describes it; more only resolve relaxation during the pulse.
     """
-    return _unit(jnp.ones(len(_midpoints(n_samples))), duration, 0.0, 1.0, symmetric=True)
+    return _unit(jnp.ones_like(_midpoints(n_samples)), duration, 0.0, 1.0, symmetric=True)
 
 
 def gaussian(
@@ -82,20 +82,18 @@ def sinc(
 
 
 class _Design(NamedTuple):
-    """What an SLR pulse is for: flip at the slice centre, and the ripples of B that give those of the profile."""
+    """Flip an SLR pulse is designed at, and the ripples of B that give those of its profile."""
 
     flip: float
     ripples: Callable[[float, float], tuple[float, float]]
 
 
-# Ripples of the polynomial B from those of the magnetisation, Pauly et al. table II.
+# Pass and stop ripple of the polynomial B from those of the magnetisation (Pauly et al.).
 _DESIGNS = {
-    "small_tip": _Design(0.0, lambda inside, outside: (inside, outside)),
-    "excitation": _Design(
-        math.pi / 2, lambda inside, outside: (math.sqrt(inside / 2), outside / math.sqrt(2))
-    ),
-    "refocusing": _Design(math.pi, lambda inside, outside: (inside / 4, math.sqrt(outside))),
-    "inversion": _Design(math.pi, lambda inside, outside: (inside / 8, math.sqrt(outside / 2))),
+    "small_tip": _Design(0.0, lambda p, s: (p, s)),
+    "excitation": _Design(math.pi / 2, lambda p, s: (math.sqrt(p / 2), s / math.sqrt(2))),
+    "refocusing": _Design(math.pi, lambda p, s: (p / 4, math.sqrt(s))),
+    "inversion": _Design(math.pi, lambda p, s: (p / 8, math.sqrt(s / 2))),
 }
 
 
@@ -112,9 +110,10 @@ def slr(
 
     An SLR pulse is designed at one flip and keeps its promise only when played with it: pi/2 for `kind`
     "excitation", pi for "refocusing" (between crushers) and "inversion", any small one for "small_tip".
-    pass_ripple, stop_ripple: largest error of |M+| (excitation), of |beta|^2 (refocusing) or of Mz (inversion)
-    inside and outside the slice; the narrowest transition that keeps both is taken. `thickness` is the width at
-    half the height of B. Raises `ValueError` when time_bandwidth leaves no room for the transition.
+    pass_ripple, stop_ripple: largest error of |M+| (excitation), |beta|^2 (refocusing) or Mz (inversion)
+    inside and outside the slice; the narrowest transition that keeps both is taken. They are kept from
+    n_samples = 10 time_bandwidth on. `thickness` is the width at half the height of B. Raises `ValueError`
+    when time_bandwidth leaves no room for the transition.
     """
     if kind not in _DESIGNS:
         raise ValueError(f"kind must be one of {', '.join(_DESIGNS)}, got {kind!r}")
@@ -132,21 +131,16 @@ def slr(
     inside, outside = ripples(0.8 * pass_ripple, 0.8 * stop_ripple)
     b = _low_pass(len(_midpoints(n_samples)), time_bandwidth, inside, outside, one_sided=flip == math.pi)
     shape = b if kind == "small_tip" else _inverse_slr(math.sin(flip / 2) * b)
-    return _unit(
-        jnp.asarray(shape, float),
-        duration,
-        _gradient(duration, time_bandwidth, thickness),
-        thickness,
-        symmetric=True,
-    )
+    gradient = _gradient(duration, time_bandwidth, thickness)
+    return _unit(jnp.asarray(shape, float), duration, gradient, thickness, symmetric=True)
 
 
 def _low_pass(n: int, time_bandwidth: float, inside: float, outside: float, *, one_sided: bool) -> np.ndarray:
     """Symmetric filter of n taps for B, with response 1 at the centre of the slice.
 
     Inside, the response stays in 1 +- inside, or (`one_sided`, for pulses of pi, as |B| <= 1) in
-    1 - 2 inside ... 1. Outside, the ripple allowed falls with frequency, because equiripple pulses end in spikes.
-    A linear programme finds the least ripple; the transition grows until that is little enough.
+    1 - 2 inside ... 1. Outside, the ripple allowed falls with frequency, because equiripple pulses end in
+    spikes. A linear programme finds the least ripple; the transition grows until that is little enough.
     """
     from scipy.optimize import linprog
 
@@ -178,19 +172,19 @@ def _low_pass(n: int, time_bandwidth: float, inside: float, outside: float, *, o
             return np.append(taps, taps[::-1][n % 2 :])
         transition *= 1.04
     raise ValueError(
-        f"time_bandwidth {time_bandwidth:g} with {n} samples leaves no room for the transition of these ripples, "
-        f"{transition:.1f} / duration; raise time_bandwidth or n_samples, or allow more ripple"
+        f"time_bandwidth {time_bandwidth:g} with {n} samples leaves no room for a transition of "
+        f"{transition:.1f} / duration that keeps the ripples; raise time_bandwidth, n_samples or the ripples"
     )
 
 
 def _transition(inside: float, outside: float) -> float:
-    """Width of the transition of an equiripple filter times its duration: D_infinity, Pauly et al. eq. (20)."""
+    """Transition width times duration of an equiripple filter: D_infinity of Pauly et al."""
     p, s = math.log10(inside), math.log10(outside)
     return (5.309e-3 * p**2 + 7.114e-2 * p - 4.761e-1) * s - (2.66e-3 * p**2 + 5.941e-1 * p + 4.278e-1)
 
 
 def _inverse_slr(b: np.ndarray) -> np.ndarray:
-    """Flips (rad) of the hard pulses whose rotation has the real polynomial `b`, undone one by one from the last."""
+    """Flips (rad) of the hard pulses whose rotation has the polynomial `b`, undone from the last one."""
     n_fourier = 512 << (len(b) - 1).bit_length()
     # |B| = 1 is a zero of A on the unit circle, where its logarithm is infinite: stay a hair inside.
     b = b / max(1.0, (1 + 1e-5) * np.abs(np.fft.rfft(b, n_fourier)).max())
@@ -206,26 +200,22 @@ def _inverse_slr(b: np.ndarray) -> np.ndarray:
 
 def _minimum_phase(magnitude: np.ndarray) -> np.ndarray:
     """Coefficients of the minimum-phase polynomial of this magnitude on the unit circle, by its cepstrum."""
-    cepstrum = np.fft.ifft(np.log(magnitude)).real
+    cepstrum = np.real(np.fft.ifft(np.log(magnitude)))
     half = len(magnitude) // 2
     cepstrum[1:half] *= 2
     cepstrum[half + 1 :] = 0
-    return np.fft.ifft(np.exp(np.fft.fft(cepstrum))).real
+    return np.real(np.fft.ifft(np.exp(np.fft.fft(cepstrum))))
 
 
 def arbitrary(
-    samples: Float[Array, "n"] | Complex[Array, "n"],
-    duration: RealScalar,
-    gradient: RealScalar = 0.0,
-    thickness: RealScalar = 1.0,
+    samples, duration: RealScalar, gradient: RealScalar = 0.0, thickness: RealScalar = 1.0
 ) -> Waveform:
     """Any shape, in any unit, scaled to unit flip; differentiable in `samples`.
 
-    gradient: gamma G, rad/(s m). Raises `ValueError` for a shape without area, whose flip is not defined.
+    samples: real or complex, shape (n,). gradient: gamma G, rad/(s m). Whether the pulse is symmetric is decided
+    by the values; traced samples count as general. Raises `ValueError` for a shape without area.
     """
-    samples = jnp.asarray(samples)
-    if not jnp.issubdtype(samples.dtype, jnp.complexfloating):
-        samples = as_float("samples", samples)
+    samples = jnp.asarray(samples) if np.iscomplexobj(samples) else as_float("samples", samples)
     if samples.ndim != 1 or samples.shape[0] == 0:
         raise ValueError(f"samples must have shape (n,) with n >= 1, got shape {samples.shape}")
     require_values("samples", samples, "resample the pulse to a regular raster")
@@ -235,7 +225,7 @@ def arbitrary(
         peak = np.abs(shape).max()
         if np.abs(shape.sum()) <= 1e-6 * peak * len(shape):
             raise ValueError(
-                f"samples must have an area, their sum is {shape.sum():g}; its flip is undefined"
+                f"samples must have an area, or no scale gives unit flip; got sum {shape.sum():g}"
             )
         # 1e-6 of the peak: a symmetric pulse that went through float32 or a text file still counts.
         symmetric = not np.iscomplexobj(shape) and bool(np.abs(shape - shape[::-1]).max() <= 1e-6 * peak)
@@ -246,18 +236,16 @@ def _positive(name: str, value: RealScalar, remedy: str) -> Float[Array, ""]:
     """`value` as a scalar array, refused unless it is positive."""
     array = as_float(name, value)
     if array.ndim:
-        raise ValueError(
-            f"{name} must be one number, got shape {array.shape}; use jax.vmap for several pulses"
-        )
+        raise ValueError(f"{name} must be one number, got shape {array.shape}; use jax.vmap for several")
     require_values(name, array, remedy, positive=True)
     return array
 
 
-def _midpoints(n_samples: int) -> Float[Array, "n"]:
-    """Midpoints of the samples as fractions of the duration, -1/2 ... 1/2, exactly antisymmetric."""
-    if isinstance(n_samples, bool) or not isinstance(n_samples, int | np.integer) or n_samples < 1:
-        raise ValueError(f"n_samples must be a positive integer, got {n_samples!r}; 100 resolve a slice")
-    return (2 * jnp.arange(n_samples, dtype=float) + 1 - n_samples) / (2 * n_samples)
+def _midpoints(n: int, name: str = "n_samples") -> Float[Array, "n"]:
+    """Midpoints of n parts of the interval -1/2 ... 1/2, exactly antisymmetric."""
+    if not isinstance(n, int | np.integer) or n < 1:
+        raise ValueError(f"{name} must be a positive integer, got {n!r}; 100 samples resolve a slice")
+    return (2 * jnp.arange(n, dtype=float) + 1 - n) / (2 * n)
 
 
 def _gradient(duration, time_bandwidth, thickness) -> Float[Array, ""]:
@@ -278,7 +266,7 @@ def _unit(shape, duration, gradient, thickness, *, symmetric: bool) -> Waveform:
 
 
 def _peak(shape) -> Float[Array, ""]:
-    """Middle of the samples equal to the peak, as a fraction of the duration (PyPulseq's `calc_rf_center`)."""
+    """Middle of the samples equal to the peak over the duration (PyPulseq's `calc_rf_center`)."""
     amplitude = jnp.abs(jax.lax.stop_gradient(shape))
     highest = amplitude >= 0.99999 * jnp.max(amplitude)
     n = shape.shape[0]
@@ -290,7 +278,7 @@ class Spinor(NamedTuple):
     r"""Cayley-Klein parameters of a rotation by $\varphi$ about the unit axis n.
 
     $\alpha = \cos(\varphi/2) - i n_z \sin(\varphi/2)$ and $\beta = -i (n_x + i n_y) \sin(\varphi/2)$,
-    Pauly et al. eq. (9), here for right-handed rotations.
+    as in Pauly et al., here for right-handed rotations.
     """
 
     alpha: Complex[Array, ""]
@@ -298,10 +286,10 @@ class Spinor(NamedTuple):
 
 
 def spinor(waveform: Waveform, flip: RealScalar, position: RealScalar, b0: RealScalar = 0.0) -> Spinor:
-    """The rotation a pulse of `flip` performs at `position` (m) along the slice axis, off-resonance `b0` (Hz).
+    """The rotation by a pulse of `flip` at `position` (m) along the slice axis and off-resonance `b0` (Hz).
 
-    Every sample is one exact rotation about its effective field; relaxation is left out. The rephaser after
-    the pulse is not included.
+    Every sample is one exact rotation about its effective field. Relaxation and the rephaser after the pulse
+    are left out.
     """
     dwell = waveform.dwell
     transverse = waveform.samples * flip * dwell
@@ -323,7 +311,7 @@ def spinor(waveform: Waveform, flip: RealScalar, position: RealScalar, b0: RealS
 def rotate_by_spinor(
     rotation: Spinor, m_plus: Complex[Array, ""], m_z: RealScalar
 ) -> tuple[Complex[Array, ""], Float[Array, ""]]:
-    """M+ and Mz after the rotation, Pauly et al. eq. (13)."""
+    """M+ and Mz after the rotation (Pauly et al., the Cayley-Klein form of the rotation matrix)."""
     alpha, beta = rotation
     turned = alpha.conj() ** 2 * m_plus - beta**2 * jnp.conj(m_plus) + 2 * alpha.conj() * beta * m_z
     kept = (alpha * alpha.conj() - beta * beta.conj()).real * m_z
@@ -366,13 +354,13 @@ class SmallTip(eqx.Module):
 
 
 def small_tip(waveform: Waveform) -> SmallTip:
-    """The small-tip profile of `waveform`; the error of the flip it predicts is of second order in the flip."""
+    """The small-tip profile of `waveform`; its relative error is of second order in the flip."""
     return SmallTip(waveform)
 
 
 def slice_positions(thickness: RealScalar, n_z: int) -> Float[Array, "n_z"]:
-    """`n_z` midpoints over three thicknesses, m: the sub-slices whose mean, times three, is the slice's signal."""
-    return 3 * thickness * _midpoints(n_z)
+    """`n_z` midpoints over three thicknesses, m; the signal of the slice is 3 times their mean."""
+    return 3 * thickness * _midpoints(n_z, "n_z")
 
 
 def energy(waveform: Waveform, flip: RealScalar) -> Float[Array, ""]:

@@ -20,29 +20,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxmr.core.types import Array, Float, RealScalar
+from jaxmr.physics import bloch
 from jaxmr.physics.rf import Waveform
 
 N_NODES = 65
 """Nodes over |beta|; with two more beyond each end."""
-
-
-def _turn_z(angle: RealScalar) -> Float[Array, "3 3"]:
-    """Rotation by `angle` about z, right-handed."""
-    c, s = jnp.cos(angle), jnp.sin(angle)
-    o, l = jnp.zeros_like(c), jnp.ones_like(c)
-    return jnp.stack([jnp.stack([c, -s, o]), jnp.stack([s, c, o]), jnp.stack([o, o, l])])
-
-
-def _rotation(x: RealScalar, y: RealScalar, z: RealScalar) -> Float[Array, "3 3"]:
-    """Rotation by the vector (x, y, z), in radians (Rodrigues), smooth at zero."""
-    square = x**2 + y**2 + z**2
-    small = square < 1e-8
-    angle = jnp.sqrt(jnp.where(small, 1.0, square))
-    sine = jnp.where(small, 1 - square / 6, jnp.sin(angle) / angle)
-    cosine = jnp.where(small, 0.5 - square / 24, (1 - jnp.cos(angle)) / angle**2)
-    o = jnp.zeros_like(square)
-    cross = jnp.stack([jnp.stack([o, -z, y]), jnp.stack([z, o, -x]), jnp.stack([-y, x, o])])
-    return jnp.eye(3, dtype=square.dtype) + sine * cross + cosine * (cross @ cross)
 
 
 def compose(
@@ -55,24 +37,27 @@ def compose(
     """
     n = waveform.samples.shape[0]
     dwell = waveform.duration / n
-    half = jnp.exp(-delta * dwell / 2)
-    decay = jnp.stack([half, half, jnp.ones_like(half)])
     winding = waveform.gradient * position
-    source = jnp.zeros(3, decay.dtype).at[2].set(0.5 / n)
+    half = jnp.exp(-delta * dwell / 2)
+    decay = jnp.stack([half, half, jnp.ones_like(half)])[:, None]
+    # The columns of C, and v as a fourth one that also receives the source.
+    source = jnp.zeros((3, 4), decay.dtype).at[2, 3].set(0.5 / n)
+    turn = jax.vmap(bloch.turn, in_axes=(1, None), out_axes=1)
+    precess = jax.vmap(bloch.precess, in_axes=(1, None), out_axes=1)
 
-    def step(carry, sample):
-        matrix, response = carry
-        turn = _rotation(flip * sample.real * dwell, flip * sample.imag * dwell, winding * dwell)
-        matrix = decay[:, None] * (turn @ (decay[:, None] * matrix))
-        response = decay * (turn @ (decay * (response + source))) + source
-        return (matrix, response), None
+    def recover(time):
+        grown = jnp.exp(delta * time)
+        return jnp.stack([grown, grown, jnp.ones_like(grown)])
+
+    def step(columns, sample):
+        rotation = jnp.stack([flip * sample.real, flip * sample.imag, winding]) * dwell
+        return decay * turn(decay * (columns + source), rotation) + source, None
 
     before, after = waveform.centre, waveform.duration - waveform.centre
-    recovery = lambda time: jnp.stack([jnp.exp(delta * time)] * 2 + [jnp.ones_like(half)])  # noqa: E731
-    start = _turn_z(-winding * before) * recovery(before)[None, :]
-    (matrix, response), _ = jax.lax.scan(step, (start, jnp.zeros_like(decay)), waveform.samples)
-    end = _turn_z(-winding * after)
-    return recovery(after)[:, None] * (end @ matrix), recovery(after) * (end @ response)
+    columns = jnp.eye(3, 4, dtype=decay.dtype) * jnp.append(recover(before), 1.0)[None]
+    columns, _ = jax.lax.scan(step, precess(columns, -winding * before), waveform.samples)
+    columns = recover(after)[:, None] * precess(columns, -winding * after)
+    return columns[:, :3], columns[:, 3]
 
 
 def source_offset(
@@ -109,9 +94,6 @@ def tabulate(
     The ranges only place the nodes: no derivative flows through them. A node at delta = 0 is essential.
     """
     dtype = positions.dtype
-    waveform = jax.tree.map(
-        lambda x: x.astype(jnp.result_type(x.real.dtype, dtype)) if jnp.isrealobj(x) else x, waveform
-    )
     largest = jax.lax.stop_gradient(jnp.maximum(jnp.asarray(largest_flip, dtype), 1e-3))
     scale = jax.lax.stop_gradient(jnp.maximum(jnp.asarray(largest_delta, dtype), 1.0))
     spacing = largest / (N_NODES - 1)
@@ -129,7 +111,7 @@ def tabulate(
     values = jnp.einsum("pd,gdqz->gpqz", powers, values, precision="highest")
     # Quasi-interpolation by B-splines: exact for cubics, local, and without a linear system to solve.
     coefficients = values[1:-1] - (values[2:] - 2 * values[1:-1] + values[:-2]) / 6
-    return OperatorTable(coefficients, spacing, scale, waveform.duration.astype(dtype), waveform.centre.astype(dtype))
+    return OperatorTable(coefficients, spacing, scale, waveform.duration, waveform.centre)
 
 
 _ODD = (2, 5, 6, 7, 9, 10)

@@ -38,7 +38,9 @@ def _trains(flip: Any, **times: Any) -> tuple[Float[Array, "n"], dict[str, Train
 def _after(te: Train, tr: Train) -> Train:
     """Time from the echo to the next pulse."""
     if is_concrete((te, tr)) and np.any(np.asarray(te) > np.asarray(tr)):
-        raise ValueError(f"te must not exceed tr, got te {np.max(te):g} s and tr {np.min(tr):g} s; times are in seconds")
+        raise ValueError(
+            f"te must not exceed tr, got te {np.max(te):g} s and tr {np.min(tr):g} s; times are in seconds"
+        )
     return tr - te
 
 
@@ -99,7 +101,9 @@ def fisp(
     return Sequence((*_inversion(inversion_time, inversion_efficiency), main), shapes)
 
 
-def spgr(flip: Any, tr: Any, te: Any, *, rf_increment: Any = math.radians(117), **fisp_options: Any) -> Sequence:
+def spgr(
+    flip: Any, tr: Any, te: Any, *, rf_increment: Any = math.radians(117), **fisp_options: Any
+) -> Sequence:
     """RF- and gradient-spoiled gradient echo: the FISP whose pulse n = 1, 2, ... has phase n (n - 1)/2 `rf_increment`.
 
     The receiver follows the pulses. Other arguments as in `fisp`. Zur et al., MRM 21:251 (1991).
@@ -116,7 +120,13 @@ def spgr(flip: Any, tr: Any, te: Any, *, rf_increment: Any = math.radians(117), 
 
 
 def bssfp(
-    flip: Any, tr: Any, te: Any = None, inversion_time: Any = None, *, half_pulse: bool = True, pulse: Waveform | None = None
+    flip: Any,
+    tr: Any,
+    te: Any = None,
+    inversion_time: Any = None,
+    *,
+    half_pulse: bool = True,
+    pulse: Waveform | None = None,
 ) -> Sequence:
     """Balanced steady-state free precession with alternating pulses: flips +a, -a, +a, ...
 

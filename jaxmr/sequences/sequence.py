@@ -90,12 +90,12 @@ def total_order(segment: Segment) -> int:
 
 def repetition_time(segment: Segment) -> Train:
     """Time of one repetition, s."""
-    return sum((event.duration for event in segment.events), jnp.zeros(()))
+    return sum((event.duration for event in segment.events), jnp.asarray(0.0))
 
 
 def sample_steps(segment: Segment) -> list[tuple[Train, int, Train | None]]:
     """Of each sample of one repetition: time after the pulse (s), orders wound by then, receiver phase."""
-    steps, start, wound = [], jnp.zeros(()), 0
+    steps, start, wound = [], jnp.asarray(0.0), 0
     for event in segment.events:
         if event.samples > 1 and event.order != 0:
             raise ValueError(
@@ -116,7 +116,7 @@ def net_times(sequence: Sequence) -> list[list[Train]] | None:
     with one constant repetition time and a net gradient, or at the echoes of a CPMG train (0).
     """
     if sequence.spin_echo:
-        return [[jnp.zeros(()) for _ in sample_steps(segment)] for segment in sequence.segments]
+        return [[jnp.asarray(0.0) for _ in sample_steps(segment)] for segment in sequence.segments]
     pulsed = [segment for segment in sequence.segments if isinstance(segment.pulse, Pulse)]
     if len(pulsed) != 1 or pulsed[0] is not sequence.segments[-1] or sequence.initial is not None:
         return None
@@ -129,7 +129,7 @@ def net_times(sequence: Sequence) -> list[list[Train]] | None:
 
 def duration(sequence: Sequence) -> Float[Array, ""]:
     """Total time, s."""
-    total = jnp.zeros(())
+    total = jnp.asarray(0.0)
     for segment in sequence.segments:
         time = repetition_time(segment)
         total = total + (jnp.sum(time) if time.ndim else segment.repetitions * time)

@@ -1,0 +1,120 @@
+"""Parameter maps beside the truth, as a reader of qMRI papers expects them.
+
+T1 in Lipari and T2 in Navia, on a logarithmic scale, as the ISMRM quantitative MR study group recommends:
+Fuderer et al., "Color-map recommendation for MR relaxometry maps", MRM 93:490 (2025).
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from jaxmr.core.types import Array, Float, Shaped
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Style(NamedTuple):
+    label: str
+    unit: str
+    scale: float  # display value of one SI unit
+    colours: str  # of cmcrameri
+    kind: str  # logarithmic, linear, or diverging about a centre
+    centre: float = 0.0
+
+
+_STYLES = {
+    "t1": Style("T1", "ms", 1e3, "lipari", "logarithmic"),
+    "t2": Style("T2", "ms", 1e3, "navia", "logarithmic"),
+    "b1": Style("B1", "relative", 1, "vik", "diverging", 1.0),
+    "b0": Style("B0", "Hz", 1, "vik", "diverging"),
+    "m0": Style("M0", "a.u.", 1, "gray", "linear"),
+}
+
+
+def maps_figure(
+    truth: Mapping[str, Shaped[Array, "y x"]],
+    estimate: Mapping[str, Shaped[Array, "y x"]],
+    mask: Shaped[Array, "y x"] | None = None,
+) -> "Figure":
+    """A row for each of t1, t2, b1, b0 and m0 that both have: truth, estimate, and relative error in %.
+
+    Times in s (shown in ms), b0 in Hz (error in Hz); of a complex m0 the magnitude. Outside the `mask`
+    (without one: where the truth is NaN or 0) all is black. The number in the corner of the error is the
+    median of its absolute value. Raises `ValueError` when nothing is to be compared or shapes differ.
+    """
+    from matplotlib.figure import Figure
+
+    rows = [name for name in _STYLES if name in truth and name in estimate]
+    if not rows:
+        raise ValueError(
+            f"truth has {sorted(truth)} and estimate has {sorted(estimate)}; both need one of {list(_STYLES)}"
+        )
+    images = {name: (_image(truth[name]), _image(estimate[name])) for name in rows}
+    shapes = {image.shape for pair in images.values() for image in pair}
+    if len(shapes) != 1 or len(shape := shapes.pop()) != 2:
+        raise ValueError("all maps must be images of one shape (y, x); of a volume pass one slice, maps[z]")
+    height = 2.6 * shape[0] / shape[1]
+    figure = Figure(figsize=(10.8, (height + 0.15) * len(rows) + 0.5), layout="constrained")
+    grid = figure.subplots(len(rows), 3, squeeze=False)
+    for axes, name in zip(grid, rows, strict=True):
+        true, found = images[name]
+        tissue = np.isfinite(true) & (true != 0) if mask is None else np.asarray(mask, bool)
+        if not tissue.any():
+            raise ValueError(f"no voxel of {name} is left to show; check the mask and the truth")
+        _draw_row(axes, _STYLES[name], np.where(tissue, true, np.nan), np.where(tissue, found, np.nan))
+    for axis, title in zip(grid[0], ("truth", "estimate", "error"), strict=True):
+        axis.set_title(title)
+    return figure
+
+
+def _draw_row(axes, style, true, found):
+    from matplotlib.colors import LogNorm, Normalize
+
+    true, found = true * style.scale, found * style.scale
+    low, high = np.nanpercentile(true, [0.5, 99.5])
+    if style.kind == "logarithmic":
+        norm = LogNorm(max(low, high / 100), max(high, low * 1.1))
+    elif style.kind == "diverging":
+        reach = max(abs(low - style.centre), abs(high - style.centre)) or 1
+        norm = Normalize(style.centre - reach, style.centre + reach)
+    else:
+        norm = Normalize(0, high)
+    axes[0].set_ylabel(style.label, rotation=0, ha="right", va="center", fontsize="large")
+    _show(axes[0], true, style.colours, norm)
+    _colour_bar(_show(axes[1], found, style.colours, norm), style.unit)
+
+    error, unit = found - true, style.unit
+    if style.label != "B0":  # a field map passes through zero: its error stays in Hz
+        error, unit = 100 * error / np.where(true == 0, np.nan, true), "%"
+    size = np.abs(error[np.isfinite(error)])
+    reach = _round_up(np.percentile(size, 95)) if size.size else 1.0
+    _colour_bar(_show(axes[2], error, "vik", Normalize(-reach, reach)), unit)
+    typical = f"median |error| {np.median(size):.2g} {unit}" if size.size else "no estimate"
+    axes[2].text(0.03, 0.03, typical, transform=axes[2].transAxes, color="white", fontsize="small")
+
+
+def _show(axis, image: Float[np.ndarray, "y x"], colours: str, norm):
+    from cmcrameri import cm
+
+    axis.set_facecolor("black")
+    axis.set(xticks=[], yticks=[])
+    return axis.imshow(np.ma.masked_invalid(image), cm.cmaps[colours], norm, interpolation="nearest")
+
+
+def _colour_bar(shown, unit):
+    shown.axes.figure.colorbar(shown, ax=shown.axes, label=unit, shrink=0.9)
+
+
+def _round_up(value: float) -> float:
+    """The next of 1, 2, 5 times a power of ten."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** np.floor(np.log10(value))
+    return float(next(step * power for step in (1, 2, 5, 10) if step * power >= value * (1 - 1e-9)))
+
+
+def _image(image: Any) -> np.ndarray:
+    image = np.asarray(image)
+    return np.abs(image) if np.iscomplexobj(image) else image.astype(float)
