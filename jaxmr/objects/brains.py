@@ -46,7 +46,7 @@ def brain(matrix: int = 112, position: float = 0.018, field: float = 3.0, seed: 
     depth = _overlap(189, 1e-3, 1, size, centre=position - 0.022)[0]
     used = np.flatnonzero(depth)
     white, grey, t1 = (_template(name)[..., used] for name in ("wm", "gm", "t1"))
-    if not (white + grey).any():
+    if (white + grey).max(initial=0) < 0.5:
         raise ValueError(f"position {position:g} m is outside of the template's brain, -0.07 ... 0.08 m")
     fractions = _sharpened(white, grey, t1) @ depth[used]
     # The template is (x, y) with +x right and +y front: turn both, then rows are y.

@@ -232,7 +232,7 @@ def from_fractions(
 def grid_position(matrix: tuple[int, ...], voxel_size) -> np.ndarray:
     """Centres (x, y, z), m, of the voxels of an image, in flat order, `(prod(matrix), 3)`."""
     # A slice has no third axis: its z is 0.
-    axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(matrix[::-1], voxel_size, strict=False)]
+    axes = [(np.arange(n) - n // 2) * step for n, step in zip(matrix[::-1], voxel_size, strict=False)]
     position = np.zeros((math.prod(matrix), 3))
     for column, coordinate in enumerate(np.meshgrid(*axes[::-1], indexing="ij")[::-1]):
         position[:, column] = coordinate.ravel()
