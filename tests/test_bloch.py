@@ -91,9 +91,7 @@ def test_play_converges_to_the_bloch_equation():
 
     def error(n):
         samples, along_z = jnp.full(n, rf), jnp.tile(jnp.array([0, 0, gradient]), (n, 1))
-        played = bloch.play(
-            bloch.equilibrium(), samples, along_z, dwell / n, jnp.array([0, 0, position]), t1, t2, b0
-        )
+        played = bloch.play(bloch.equilibrium(), samples, along_z, dwell / n, jnp.array([0, 0, position]), t1, t2, b0)
         return np.abs(played - exact).max()
 
     assert error(100) < 2e-5
@@ -167,9 +165,7 @@ def test_derivatives_match_finite_differences(size):
     def played(rf_x, rf_y, gradient, position, t1, t2, b0, b1):
         """Inputs of order one, as finite differences want them."""
         rf = 1e3 * jax.lax.complex(rf_x, rf_y)
-        return bloch.play(
-            bloch.equilibrium(), rf, 1e5 * gradient, dwell, 1e-3 * position, t1, t2, 100 * b0, b1
-        )
+        return bloch.play(bloch.equilibrium(), rf, 1e5 * gradient, dwell, 1e-3 * position, t1, t2, 100 * b0, b1)
 
     position = jnp.array([1.0, -2.0, 1.0])
     fields = (size * rf.real / 1e3, size * rf.imag / 1e3, gradient / 1e5, size * position)

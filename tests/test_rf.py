@@ -63,11 +63,7 @@ def test_shapes_gradient_and_centre_are_pypulseqs(shape):
             use="excitation",
         )
     n = len(theirs.signal)
-    ours = (
-        rf.gaussian(duration, 5.0, thickness, n)
-        if shape == "gauss"
-        else rf.sinc(duration, 5.0, thickness, 0.4, n)
-    )
+    ours = rf.gaussian(duration, 5.0, thickness, n) if shape == "gauss" else rf.sinc(duration, 5.0, thickness, 0.4, n)
     np.testing.assert_allclose(flip * ours.samples, 2 * np.pi * theirs.signal, rtol=1e-9, atol=1e-6)
     assert ours.gradient == pytest.approx(2 * np.pi * gz.amplitude)
     after_centre = ours.gradient * (ours.duration - ours.centre)

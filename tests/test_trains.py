@@ -258,7 +258,7 @@ def test_files_that_are_something_else(tmp_path):
             lambda: trains.sine_lobes(jnp.ones(4), 841),
             "n must be 1 ... 210 per peak, got 841 for 4; add peaks",
         ),
-        (lambda: trains.perlin(1, 0, 1, 0), "n must be at least 2, got 1"),
+        (lambda: trains.perlin(1, 0.0, 1.0, 0), "n must be at least 2, got 1"),
     ],
 )
 def test_bad_input_says_what_to_do(call, message):

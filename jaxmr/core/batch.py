@@ -79,11 +79,16 @@ def over_devices(function: Callable[[Any, Any], Any], shared: Any, voxels: Any, 
     return jax.tree.map(lambda leaf: leaf[:n], results)
 
 
-def host_chunks(n: int, size: int, description: str, progress: bool) -> Iterator[slice]:
-    """Slices of `size` that cover `n`, with a progress bar if asked for."""
+def progress_bar(n: int, description: str, progress: bool):
+    """A bar over `n` things, in a `with` statement; silent unless asked for."""
     from tqdm import tqdm
 
-    with tqdm(total=n, desc=description, disable=not progress, unit_scale=True) as bar:
+    return tqdm(total=n, desc=description, disable=not progress, unit_scale=True)
+
+
+def host_chunks(n: int, size: int, description: str, progress: bool) -> Iterator[slice]:
+    """Slices of `size` that cover `n`, with a progress bar if asked for."""
+    with progress_bar(n, description, progress) as bar:
         for start in range(0, n, size):
             stop = min(start + size, n)
             yield slice(start, stop)

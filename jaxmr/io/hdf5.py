@@ -75,9 +75,7 @@ def _opened(path) -> Iterator[Any]:
         with h5py.File(path, "r") as file:
             form, version = file.attrs.get("format"), file.attrs.get("version")
             if form != _FORMAT:
-                raise ValueError(
-                    f"{path} is an HDF5 file but no {_FORMAT} (its format attribute is {form!r})"
-                )
+                raise ValueError(f"{path} is an HDF5 file but no {_FORMAT} (its format attribute is {form!r})")
             if version != _VERSION:
                 raise ValueError(
                     f"{path} is a {_FORMAT} of version {version}, this jaxmr reads version {_VERSION}; "

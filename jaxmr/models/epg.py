@@ -178,13 +178,15 @@ class EPGBloch(Model):
 
 def _selective(table: selective.OperatorTable, flip, voxels: Voxels) -> kernels.Operator:
     """The slice-selective operator of every voxel and sub-slice, from the table."""
-    if voxels.b1 is None:
-        powers = selective.look_up(table, flip)[..., None]
-    else:
-        # One gather per voxel; the voxels go last again.
-        powers = jnp.moveaxis(selective.look_up(table, flip * voxels.b1[0]), 0, -1)
     delta = (voxels.r2 - voxels.r1) / table.delta_scale
-    entries = [(powers[2, q] * delta + powers[1, q]) * delta + powers[0, q] for q in range(12)]
+    if voxels.b1 is None:
+        constant, linear, square = selective.look_up(table, flip)[..., None]
+        entries = (square * delta + linear) * delta + constant
+    else:
+        # One gather per voxel, and the voxels last again once the polynomial has shrunk it.
+        constant, linear, square = jnp.moveaxis(selective.look_up(table, flip * voxels.b1[0]), 1, 0)
+        delta = delta.reshape(-1, 1, 1)
+        entries = jnp.moveaxis((square * delta + linear) * delta + constant, 0, -1)
     rows = tuple(tuple(entries[3 * i : 3 * i + 3]) for i in range(3))
     column = tuple(row[2] for row in rows)
     offset = selective.source_offset(column, tuple(entries[9:]), voxels.r1, table.duration, table.centre)

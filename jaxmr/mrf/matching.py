@@ -44,6 +44,11 @@ class Match(eqx.Module):
     def __getattr__(self, name: str) -> Any:
         return parameter(self, name)
 
+    @property
+    def images(self) -> dict[str, np.ndarray]:
+        """All maps by name, as `io.nifti.write_maps` and `plot.maps.maps_figure` take them."""
+        return {**self.parameters, "m0": self.m0, "correlation": self.correlation}
+
 
 def match(
     dictionary: Dictionary,
@@ -55,6 +60,7 @@ def match(
     """The best atom of each voxel, or the `top` best in order of correlation.
 
     signals: raw `(*voxels, n_echoes)` or, for a compressed dictionary, already projected `(*voxels, rank)`.
+    With `rank == n_echoes` they are taken as raw. Beside atoms and signals a few megabytes are held.
     refine: go on between the grid points to the maximum of the correlation (`jaxmr.mrf.refinement`).
     Raises `ValueError` for signals that are not finite or do not fit the dictionary.
     """
@@ -70,9 +76,7 @@ def match(
     values = {name: np.asarray(value)[index] for name, value in dictionary.parameters.items()}
     m0, correlation = _fit(atoms, units, index)
     if refine:
-        refined, m0, correlation = refine_on_grid(
-            atoms, dictionary.parameters, units, index, m0, correlation, progress
-        )
+        refined, m0, correlation = refine_on_grid(atoms, dictionary.parameters, units, index, m0, correlation, progress)
         values |= refined
     maps = Match(values, (m0 * norms).astype(atoms.dtype), correlation.astype(norms.dtype), index)
     shape = points.shape[:-1] if top == 1 else (top, *points.shape[:-1])

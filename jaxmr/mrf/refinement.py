@@ -21,7 +21,7 @@ _WIDTH = 3  # atoms of a block along each axis
 _MOVES = 6  # blocks that a voxel may try
 _STEPS = 15  # Gauss-Newton steps within a block
 _TOLERANCE = 1e-4  # in places: a block is 2 wide, so about one grid step is 1
-_BEYOND = 0.5  # places that a voxel may leave its block, where the grid goes on behind a hole
+_BEYOND = 1.0  # places that a voxel may leave its block, where the grid goes on behind a hole
 _SPARSEST = 64  # grid points per atom, beyond which the atoms are a list and no grid
 _BYTES = 64e6  # Gram matrices held at a time
 
@@ -92,9 +92,6 @@ def refine_on_grid(atoms, parameters, units, index, m0, correlation, progress):
 
 def find_grid(parameters) -> Grid:
     """The grid on which a dictionary's atoms lie. Raises `ValueError` when they fill hardly any of it."""
-    distinct = {
-        name: np.unique(np.asarray(v, np.float64), return_inverse=True) for name, v in parameters.items()
-    }
     axes, points, names = [], [], []
     for name, values in parameters.items():
         distinct, point = np.unique(np.asarray(values, np.float64), return_inverse=True)

@@ -1,6 +1,6 @@
 """The temporal subspace of a dictionary: a few numbers per voxel instead of a thousand echoes.
 
-The columns of `basis` are the leading right singular vectors of the signals, `signals = U S V^H`. A signal
+The columns of `basis` are the signals that the others are best mixed from: `signals = U S basis.T`. A signal
 is projected as `signal @ conj(basis)` and comes back as `coefficients @ basis.T`.
 Reference: McGivney et al., IEEE TMI 33:2311 (2014).
 """
@@ -35,9 +35,7 @@ def svd_basis(
     energies, vectors = np.linalg.eigh(gram)
     total = np.trace(gram).real
     if not (np.isfinite(total) and total > 0):
-        raise ValueError(
-            "signals must be finite and not all zero; look for NaN or a sequence without excitation"
-        )
+        raise ValueError("signals must be finite and not all zero; look for NaN or a sequence without excitation")
     basis = vectors[:, ::-1][:, :rank].astype(np.result_type(rows, np.complex64))
     return basis, float(energies[-rank:].sum() / total)
 
@@ -100,10 +98,10 @@ def real_up_to_phase(
 
 
 def _gram(rows):
-    """`rows^H rows` in double precision."""
+    """`rows^T conj(rows)` in double precision."""
     double = np.result_type(rows, np.float64)
     gram = np.zeros((rows.shape[1],) * 2, double)
     for start in range(0, len(rows), _ROWS):
         part = rows[start : start + _ROWS].astype(double)
-        gram += part.conj().T @ part if np.iscomplexobj(part) else part.T @ part
+        gram += part.T @ part.conj() if np.iscomplexobj(part) else part.T @ part
     return gram

@@ -95,8 +95,8 @@ def play(
 _SINC_SERIES = np.array([(-1) ** k / math.factorial(2 * k + 1) for k in reversed(range(8))])
 
 
-def sinc_root(square: RealScalar) -> Float[Array, ""]:
-    """sin(a)/a from a^2: smooth, with finite derivatives of every order at zero. Any shape."""
+def sinc_root(square: Float[Array, "*shape"] | float) -> Float[Array, "*shape"]:
+    """sin(a)/a from a^2: smooth, with finite derivatives at zero."""
     square = jnp.asarray(square)
     small = square < 0.1
     series = jnp.polyval(jnp.asarray(_SINC_SERIES, square.dtype), jnp.where(small, square, 0))
@@ -104,6 +104,6 @@ def sinc_root(square: RealScalar) -> Float[Array, ""]:
     return jnp.where(small, series, jnp.sin(root) / root)
 
 
-def cos_root(square: RealScalar) -> Float[Array, ""]:
-    """cos(a) from a^2, as smooth as `sinc_root`: 1 - 2 sin^2(a/2). Any shape."""
+def cos_root(square: Float[Array, "*shape"] | float) -> Float[Array, "*shape"]:
+    """cos(a) from a^2, as smooth as `sinc_root`: 1 - 2 sin^2(a/2)."""
     return 1 - square / 2 * sinc_root(square / 4) ** 2

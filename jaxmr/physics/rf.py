@@ -51,9 +51,7 @@ def block(duration: RealScalar, n_samples: int = 1) -> Waveform:
     return _unit(jnp.ones_like(_midpoints(n_samples)), duration, 0.0, 1.0, symmetric=True)
 
 
-def gaussian(
-    duration: RealScalar, time_bandwidth: RealScalar, thickness: RealScalar, n_samples: int = 100
-) -> Waveform:
+def gaussian(duration: RealScalar, time_bandwidth: RealScalar, thickness: RealScalar, n_samples: int = 100) -> Waveform:
     r"""$\exp(-\pi (\mathrm{time\_bandwidth}\, t / \mathrm{duration})^2)$ at midpoints, as PyPulseq."""
     time_bandwidth = _positive("time_bandwidth", time_bandwidth, "a slice needs about 3")
     shape = jnp.exp(-jnp.pi * (time_bandwidth * _midpoints(n_samples)) ** 2)
@@ -99,7 +97,7 @@ _DESIGNS = {
 
 def slr(
     duration: RealScalar,
-    time_bandwidth: float,
+    time_bandwidth: RealScalar,
     thickness: RealScalar,
     kind: str = "excitation",
     pass_ripple: float = 0.01,
@@ -207,13 +205,11 @@ def _minimum_phase(magnitude: np.ndarray) -> np.ndarray:
     return np.real(np.fft.ifft(np.exp(np.fft.fft(cepstrum))))
 
 
-def arbitrary(
-    samples, duration: RealScalar, gradient: RealScalar = 0.0, thickness: RealScalar = 1.0
-) -> Waveform:
+def arbitrary(samples, duration: RealScalar, gradient: RealScalar = 0.0, thickness: RealScalar = 1.0) -> Waveform:
     """Any shape, in any unit, scaled to unit flip; differentiable in `samples`.
 
-    samples: real or complex, shape (n,). gradient: gamma G, rad/(s m). Whether the pulse is symmetric is decided
-    by the values; traced samples count as general. Raises `ValueError` for a shape without area.
+    samples: real or complex, shape (n,). gradient: gamma G, rad/(s m). Concrete samples decide whether the
+    pulse is symmetric; traced ones count as general. Raises `ValueError` for a shape without area.
     """
     samples = jnp.asarray(samples) if np.iscomplexobj(samples) else as_float("samples", samples)
     if samples.ndim != 1 or samples.shape[0] == 0:
@@ -224,9 +220,7 @@ def arbitrary(
         shape = np.asarray(samples)
         peak = np.abs(shape).max()
         if np.abs(shape.sum()) <= 1e-6 * peak * len(shape):
-            raise ValueError(
-                f"samples must have an area, or no scale gives unit flip; got sum {shape.sum():g}"
-            )
+            raise ValueError(f"samples must have an area, or no scale gives unit flip; got sum {shape.sum():g}")
         # 1e-6 of the peak: a symmetric pulse that went through float32 or a text file still counts.
         symmetric = not np.iscomplexobj(shape) and bool(np.abs(shape - shape[::-1]).max() <= 1e-6 * peak)
     return _unit(samples, duration, gradient, thickness, symmetric=symmetric)
@@ -335,7 +329,7 @@ class SmallTip(eqx.Module):
 
     waveform: Waveform
 
-    def __call__(self, z: Float[Array, "*n_z"]) -> Float[Array, "*n_z"] | Complex[Array, "*n_z"]:
+    def __call__(self, z: Float[Array, "*n_z"] | float) -> Float[Array, "*n_z"] | Complex[Array, "*n_z"]:
         r"""Profile at `z` (m), any shape; 1 at z = 0. A symmetric pulse has a real, signed profile.
 
         Liu et al. eq. (2) followed by the rephaser, with s the samples and c the RF centre:
@@ -363,6 +357,6 @@ def slice_positions(thickness: RealScalar, n_z: int) -> Float[Array, "n_z"]:
     return 3 * thickness * _midpoints(n_z, "n_z")
 
 
-def energy(waveform: Waveform, flip: RealScalar) -> Float[Array, ""]:
-    r"""$\int |\mathrm{flip}\, s(t)|^2 dt$, rad2/s: the energy that SAR is proportional to."""
+def energy(waveform: Waveform, flip: Float[Array, "*n"] | float) -> Float[Array, "*n"]:
+    r"""$\int |\mathrm{flip}\, s(t)|^2 dt$ in rad2/s, which SAR is proportional to; flips of any shape."""
     return flip**2 * waveform.dwell * jnp.sum(jnp.abs(waveform.samples) ** 2)

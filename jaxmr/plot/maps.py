@@ -19,16 +19,16 @@ class Style(NamedTuple):
     label: str
     unit: str
     scale: float  # display value of one SI unit
-    colours: str  # of cmcrameri
+    colours: str
     kind: str  # logarithmic, linear, or diverging about a centre
     centre: float = 0.0
 
 
 _STYLES = {
-    "t1": Style("T1", "ms", 1e3, "lipari", "logarithmic"),
-    "t2": Style("T2", "ms", 1e3, "navia", "logarithmic"),
-    "b1": Style("B1", "relative", 1, "vik", "diverging", 1.0),
-    "b0": Style("B0", "Hz", 1, "vik", "diverging"),
+    "t1": Style("T1", "ms", 1e3, "cmc.lipari", "logarithmic"),
+    "t2": Style("T2", "ms", 1e3, "cmc.navia", "logarithmic"),
+    "b1": Style("B1", "relative", 1, "coolwarm", "diverging", 1.0),
+    "b0": Style("B0", "Hz", 1, "coolwarm", "diverging"),
     "m0": Style("M0", "a.u.", 1, "gray", "linear"),
 }
 
@@ -56,11 +56,13 @@ def maps_figure(
     if len(shapes) != 1 or len(shape := shapes.pop()) != 2:
         raise ValueError("all maps must be images of one shape (y, x); of a volume pass one slice, maps[z]")
     height = 2.6 * shape[0] / shape[1]
-    figure = Figure(figsize=(10.8, (height + 0.15) * len(rows) + 0.5), layout="constrained")
+    figure = Figure(figsize=(10.8, (height + 0.15) * len(rows) + 0.5), layout="compressed")
     grid = figure.subplots(len(rows), 3, squeeze=False)
     for axes, name in zip(grid, rows, strict=True):
         true, found = images[name]
-        tissue = np.isfinite(true) & (true != 0) if mask is None else np.asarray(mask, bool)
+        tissue = np.isfinite(true) & ((true != 0) if mask is None else np.asarray(mask, bool))
+        if _STYLES[name].kind == "logarithmic":
+            tissue &= true > 0
         if not tissue.any():
             raise ValueError(f"no voxel of {name} is left to show; check the mask and the truth")
         _draw_row(axes, _STYLES[name], np.where(tissue, true, np.nan), np.where(tissue, found, np.nan))
@@ -73,9 +75,9 @@ def _draw_row(axes, style, true, found):
     from matplotlib.colors import LogNorm, Normalize
 
     true, found = true * style.scale, found * style.scale
-    low, high = np.nanpercentile(true, [0.5, 99.5])
-    if style.kind == "logarithmic":
-        norm = LogNorm(max(low, high / 100), max(high, low * 1.1))
+    low, middle, high = np.nanpercentile(true, [0.5, 50, 99.5])
+    if style.kind == "logarithmic":  # fluid saturates, so that the tissues differ
+        norm = LogNorm(max(low, middle / 10) / 1.5, min(high, 4 * middle))
     elif style.kind == "diverging":
         reach = max(abs(low - style.centre), abs(high - style.centre)) or 1
         norm = Normalize(style.centre - reach, style.centre + reach)
@@ -86,25 +88,36 @@ def _draw_row(axes, style, true, found):
     _colour_bar(_show(axes[1], found, style.colours, norm), style.unit)
 
     error, unit = found - true, style.unit
-    if style.label != "B0":  # a field map passes through zero: its error stays in Hz
+    if style is not _STYLES["b0"]:  # a field map passes through zero: its error stays in Hz
         error, unit = 100 * error / np.where(true == 0, np.nan, true), "%"
     size = np.abs(error[np.isfinite(error)])
     reach = _round_up(np.percentile(size, 95)) if size.size else 1.0
-    _colour_bar(_show(axes[2], error, "vik", Normalize(-reach, reach)), unit)
+    _colour_bar(_show(axes[2], error, "coolwarm", Normalize(-reach, reach)), unit)
     typical = f"median |error| {np.median(size):.2g} {unit}" if size.size else "no estimate"
-    axes[2].text(0.03, 0.03, typical, transform=axes[2].transAxes, color="white", fontsize="small")
+    box = {"facecolor": "black", "edgecolor": "none", "pad": 1.5}
+    axes[2].text(0.03, 0.03, typical, transform=axes[2].transAxes, color="white", fontsize="small", bbox=box)
 
 
 def _show(axis, image: Float[np.ndarray, "y x"], colours: str, norm):
-    from cmcrameri import cm
+    import cmcrameri.cm  # noqa: F401  (gives matplotlib the maps named cmc)
 
     axis.set_facecolor("black")
     axis.set(xticks=[], yticks=[])
-    return axis.imshow(np.ma.masked_invalid(image), cm.cmaps[colours], norm, interpolation="nearest")
+    return axis.imshow(np.ma.masked_invalid(image), colours, norm, interpolation="nearest")
 
 
 def _colour_bar(shown, unit):
-    shown.axes.figure.colorbar(shown, ax=shown.axes, label=unit, shrink=0.9)
+    from matplotlib.colors import LogNorm
+    from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
+
+    image, (low, high) = shown.get_array().compressed(), shown.get_clim()
+    below, above = (image < low).any(), (image > high).any()
+    extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither")
+    bar = shown.axes.figure.colorbar(shown, ax=shown.axes, label=unit, extend=extend)
+    if isinstance(shown.norm, LogNorm):
+        bar.ax.yaxis.set(
+            major_locator=LogLocator(subs=(1, 2, 3, 5)), major_formatter=ScalarFormatter(), minor_locator=NullLocator()
+        )
 
 
 def _round_up(value: float) -> float:

@@ -31,9 +31,7 @@ def train_figure(
     curves = {name: np.abs(np.asarray(signal)) for name, signal in (signals or {}).items()}
     for name, values in {**times, **curves}.items():
         if values.shape != (n,) and not (name in times and values.ndim == 0):
-            raise ValueError(
-                f"{name} must have one value for each of the {n} pulses, got shape {values.shape}"
-            )
+            raise ValueError(f"{name} must have one value for each of the {n} pulses, got shape {values.shape}")
 
     panels: list[tuple[str, dict[str, Any]]] = [("flip angle (deg)", {"": angles})]
     if times:
@@ -46,7 +44,8 @@ def train_figure(
     for axis, (label, lines) in zip(column, panels, strict=True):
         for name, values in lines.items():
             axis.plot(pulse, values, label=name, linewidth=1.2)
-        axis.set(ylabel=label, xlim=(1, max(n, 2)), ylim=(min(0, axis.get_ylim()[0]), None))
+        low, high = axis.get_ylim()
+        axis.set(ylabel=label, xlim=(1, max(n, 2)), ylim=(min(0, low), max(0, 1.2 * high)))  # room for the legend
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
         if any(lines):

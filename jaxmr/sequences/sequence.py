@@ -7,6 +7,8 @@ which fast path a model takes. Times in seconds from RF centre to RF centre, ang
 moments in rad/m, k = -moment.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -150,3 +152,14 @@ def order_bounds(sequence: Sequence) -> list[np.ndarray]:
     returning = np.maximum(total[last + 1] - total[:-1], 0)
     needed = 1 + np.minimum(reached, returning)
     return np.split(needed, np.cumsum([segment.repetitions for segment in sequence.segments])[:-1])
+
+
+def scale_flips(sequence: Sequence, factor: Any) -> Sequence:
+    """The sequence as a voxel with that transmit field sees it: every flip times `factor`."""
+    segments = tuple(
+        eqx.tree_at(lambda s: s.pulse.flip, segment, factor * segment.pulse.flip)
+        if isinstance(segment.pulse, Pulse)
+        else segment
+        for segment in sequence.segments
+    )
+    return eqx.tree_at(lambda s: s.segments, sequence, segments)

@@ -74,9 +74,7 @@ def piecewise_constant(levels: Float[Array, "m"], edges, n: int) -> Float[Array,
     """
     edges = jnp.asarray(edges)
     if edges.shape != (levels.shape[0] - 1,):
-        raise ValueError(
-            f"edges must have shape ({levels.shape[0] - 1},), one fewer than levels, got {edges.shape}"
-        )
+        raise ValueError(f"edges must have shape ({levels.shape[0] - 1},), one fewer than levels, got {edges.shape}")
     return levels[jnp.searchsorted(edges, jnp.arange(1, n + 1), side="right")]
 
 
@@ -171,16 +169,14 @@ def read(path: str | Path) -> Schedule:
     for name, column in columns.items():
         if not np.isfinite(column).all():
             where = int(np.argmin(np.isfinite(column)))
-            raise ValueError(
-                f"{path}: {name} of pulse {where + 1} is {column.flat[where]:g}; fill or drop it"
-            )
+            raise ValueError(f"{path}: {name} of pulse {where + 1} is {column.flat[where]:g}; fill or drop it")
     largest = np.abs(columns["flip"]).max()
     if largest < 3.2:
         raise ValueError(
             f"{path}: flips must be in degrees, but the largest is {largest:g}, as if in radians; "
             "convert them with np.degrees, or build a Schedule yourself"
         )
-    times = {name: columns[name] * (1.0 if matlab else ms) for name in ("tr", "te") if name in columns}
+    times = {name: np.asarray(columns[name] * (1.0 if matlab else ms)) for name in ("tr", "te") if name in columns}
     _check_times(path, "seconds" if matlab else "milliseconds", **times)
     flip = jnp.asarray(columns["flip"] * deg, float)
     return Schedule(flip, **{name: jnp.asarray(time, float) for name, time in times.items()})
@@ -189,13 +185,9 @@ def read(path: str | Path) -> Schedule:
 def _check_times(path: Path, unit: str, tr: np.ndarray | None = None, te: np.ndarray | None = None) -> None:
     """Refuse times (s) that no train of pulses has, which is how a wrong unit shows."""
     if tr is not None and not 0.5 * ms <= tr.min() <= 3.0:
-        raise ValueError(
-            f"{path}: tr must be in {unit}, but its shortest is {tr.min():g} s; convert the file"
-        )
+        raise ValueError(f"{path}: tr must be in {unit}, but its shortest is {tr.min():g} s; convert the file")
     if te is not None and te.min() < 0:
-        raise ValueError(
-            f"{path}: te must not be negative, got {te.min():g} s; times count from the RF centre"
-        )
+        raise ValueError(f"{path}: te must not be negative, got {te.min():g} s; times count from the RF centre")
     if tr is not None and te is not None and (te > tr).any():
         pulse = int(np.argmax(te > tr)) + 1
         raise ValueError(f"{path}: te of pulse {pulse} is longer than its tr; check the order of the columns")
@@ -229,7 +221,7 @@ def _read_matlab(path: Path) -> dict[str, np.ndarray]:
     for name, column in columns.items():
         if column.size not in (1, n):
             raise ValueError(f"{path}: {name} has {column.size} entries for {n} flips; give one or {n}")
-        columns[name] = column if column.size == n else column[0]
+        columns[name] = column if column.size == n else column.reshape(())
     return columns
 
 
@@ -268,6 +260,4 @@ def _numbers(path: Path, number: int, words: list[str]) -> list[float]:
         return [float(word) for word in words]
     except ValueError as error:
         line = ", ".join(words)
-        raise ValueError(
-            f"{path}, line {number}: expected numbers, got {line!r}; write one pulse per line"
-        ) from error
+        raise ValueError(f"{path}, line {number}: expected numbers, got {line!r}; write one pulse per line") from error
