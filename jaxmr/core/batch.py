@@ -14,6 +14,8 @@ from jax.sharding import Mesh, PartitionSpec
 
 CACHE_BYTES = 192 * 1024
 """State of one chunk that stays in a core's second-level cache (measured: flat from 64 to 256 kB)."""
+LANES = (64, 512)
+"""Fewest and most lanes of a chunk: below, vectors run empty; above, nothing is gained."""
 
 
 def use_cores(n: int | None = None) -> None:
@@ -34,15 +36,16 @@ def use_cores(n: int | None = None) -> None:
         ) from error
 
 
-def lanes_per_chunk(bytes_per_lane: int, *, least: int = 16, most: int = 512) -> int:
+def voxels_per_chunk(bytes_per_voxel: int, lanes_per_voxel: int) -> int:
     """Voxels computed together: a power of two, so that their states stay in the cache of a CPU core.
 
-    Other devices take all voxels at once.
+    Never so few lanes that vectors run empty. Other devices take all voxels at once.
     """
     if jax.default_backend() != "cpu":
         return 1 << 30
-    fitting = max(CACHE_BYTES // max(bytes_per_lane, 1), 1)
-    return int(min(max(2 ** int(np.log2(fitting)), least), most))
+    fitting = max(CACHE_BYTES // bytes_per_voxel, LANES[0] // lanes_per_voxel, 1)
+    most = max(LANES[1] // lanes_per_voxel, 1)
+    return min(2 ** int(np.log2(fitting)), most)
 
 
 def _pad(tree: Any, n: int) -> Any:

@@ -41,9 +41,7 @@ def cast(tree: Any, dtype: Any) -> Any:
     return jax.tree.map(convert, tree)
 
 
-def require_values(
-    name: str, value: Any, remedy: str, *, positive: bool = False, minimum: float | None = None
-) -> None:
+def require_values(name: str, value: Any, remedy: str, *, positive: bool = False, minimum: float | None = None) -> None:
     """Raise `ValueError` unless all of a concrete `value` is finite and in range; a tracer passes.
 
     `positive` asks for > 0, `minimum` for >= that number.
@@ -67,6 +65,4 @@ def require_values(
 def require_train(name: str, value: jax.Array, n: int) -> None:
     """Raise `ValueError` unless `value` is a scalar or has one entry per repetition."""
     if value.ndim > 1 or (value.ndim == 1 and value.shape[0] != n):
-        raise ValueError(
-            f"{name} must be a scalar or have shape ({n},), one entry per pulse, got shape {value.shape}"
-        )
+        raise ValueError(f"{name} must be a scalar or have shape ({n},), one entry per pulse, got shape {value.shape}")

@@ -3,6 +3,7 @@
 from typing import Any, final
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 
 from jaxmr.core.types import Array, Complex, Float
@@ -35,9 +36,7 @@ def _positions(thickness, n_z: int, half: bool) -> Float[Array, "n"]:
 
 def _check(orders: int | None, tolerance: float | None, n_z: int) -> None:
     if orders is not None and (not isinstance(orders, int) or orders < 2):
-        raise ValueError(
-            f"orders must be an integer of at least 2 (orders 0 and 1), got {orders!r}; None is exact"
-        )
+        raise ValueError(f"orders must be an integer of at least 2 (orders 0 and 1), got {orders!r}; None is exact")
     if orders is not None and tolerance is not None:
         raise ValueError(f"give orders or tolerance, not both, got orders={orders} and tolerance={tolerance}")
     if tolerance is not None and not 0 < tolerance < 1:
@@ -75,25 +74,27 @@ class EPG(Model):
         phase = None if jnp.isrealobj(profile) else jnp.angle(profile)
         return scale, phase
 
-    def signals(self, shared: Any, sequence: Sequence, tissue: Tissue) -> Complex[Array, "voxels n_echoes"]:
+    def signals(
+        self, shared: Any, sequence: Sequence, tissue: Tissue, keep: Float[Array, "voxels"] | None = None
+    ) -> Complex[Array, "voxels n_echoes"]:
         real = one_axis(sequence) and not needs_precession(sequence, tissue)
         if shared is None:
-            return play(sequence, tissue, _hard, Slices(), self.orders, real)
+            return play(sequence, tissue, _hard, Slices(), self.orders, real, keep)
         scale, phase = shared
         weight = SLICE_RANGE / self.n_z * (2 if self._half(sequence, tissue) else 1)
 
         def rule(pulse: Pulse, flip, voxels: Voxels) -> kernels.Operator:
             return _hard(pulse, flip * scale[:, None], voxels)
 
-        return play(sequence, tissue, rule, Slices(scale.shape[0], weight, phase=phase), self.orders, real)
+        return play(sequence, tissue, rule, Slices(scale.shape[0], weight, phase=phase), self.orders, real, keep)
 
-    def bytes_per_voxel(self, sequence: Sequence, tissue: Tissue) -> int:
+    def state_shape(self, sequence: Sequence, tissue: Tissue) -> tuple[int, int]:
         parts = 3 if one_axis(sequence) and not needs_precession(sequence, tissue) else 6
         slices = 1 if self.profile is None else self.n_z // (2 if self._half(sequence, tissue) else 1)
-        return _orders(sequence, self.orders) * parts * slices * tissue.t1.dtype.itemsize
+        return _orders(sequence, self.orders) * parts * slices, slices
 
     def planned(self, sequence: Sequence, tissue: Tissue) -> "EPG":
-        return planning.choose_orders(self, sequence, tissue)
+        return planning.plan(sequence, tissue, self)
 
     def is_static(self) -> bool:
         return self.tolerance is None or self.error is not None
@@ -129,19 +130,18 @@ class EPGBloch(Model):
     def prepare(self, sequence: Sequence, tissue: Tissue) -> tuple[selective.OperatorTable, ...]:
         shapes = self._shapes(sequence)
         flips = [
-            jnp.max(jnp.abs(segment.pulse.flip))
-            for segment in sequence.segments
-            if isinstance(segment.pulse, Pulse)
+            jnp.max(jnp.abs(segment.pulse.flip)) for segment in sequence.segments if isinstance(segment.pulse, Pulse)
         ]
         largest = jnp.max(jnp.stack(flips)) * (1 if tissue.b1 is None else jnp.max(tissue.b1))
         delta = jnp.max(1 / tissue.t2 - 1 / tissue.t1)
         half = self._half(sequence, tissue)
         return tuple(
-            selective.tabulate(shape, _positions(shape.thickness, self.n_z, half), largest, delta)
-            for shape in shapes
+            selective.tabulate(shape, _positions(shape.thickness, self.n_z, half), largest, delta) for shape in shapes
         )
 
-    def signals(self, shared: Any, sequence: Sequence, tissue: Tissue) -> Complex[Array, "voxels n_echoes"]:
+    def signals(
+        self, shared: Any, sequence: Sequence, tissue: Tissue, keep: Float[Array, "voxels"] | None = None
+    ) -> Complex[Array, "voxels n_echoes"]:
         half = self._half(sequence, tissue)
         weight = SLICE_RANGE / self.n_z * (2 if half else 1)
 
@@ -149,15 +149,14 @@ class EPGBloch(Model):
             return _selective(shared[pulse.shape or 0], flip, voxels)
 
         slices = Slices(self.n_z // (2 if half else 1), weight, imaginary=half)
-        return play(sequence, tissue, rule, slices, self.orders, real=False)
+        return play(sequence, tissue, rule, slices, self.orders, False, keep)
 
-    def bytes_per_voxel(self, sequence: Sequence, tissue: Tissue) -> int:
+    def state_shape(self, sequence: Sequence, tissue: Tissue) -> tuple[int, int]:
         slices = self.n_z // (2 if self._half(sequence, tissue) else 1)
-        return _orders(sequence, self.orders) * 6 * slices * tissue.t1.dtype.itemsize
+        return _orders(sequence, self.orders) * 6 * slices, slices
 
     def planned(self, sequence: Sequence, tissue: Tissue) -> "EPGBloch":
-        self._shapes(sequence)
-        return planning.choose_slices(planning.choose_orders(self, sequence, tissue), sequence, tissue)
+        return planning.plan(sequence, tissue, self)
 
     def is_static(self) -> bool:
         return self.tolerance is None or self.error is not None
@@ -168,9 +167,7 @@ class EPGBloch(Model):
 
     def _shapes(self, sequence: Sequence) -> tuple[Waveform, ...]:
         if self.pulse is None and not sequence.shapes:
-            raise ValueError(
-                "EPGBloch needs a pulse shape: give pulse=mr.rf.gaussian(...), or a sequence with shapes"
-            )
+            raise ValueError("EPGBloch needs a pulse shape: give pulse=mr.rf.gaussian(...), or a sequence with shapes")
         if self.pulse is not None and sequence.shapes:
             raise ValueError("both the sequence and EPGBloch have a pulse shape; leave pulse= out")
         return sequence.shapes or (self.pulse,)
@@ -178,13 +175,14 @@ class EPGBloch(Model):
 
 def _selective(table: selective.OperatorTable, flip, voxels: Voxels) -> kernels.Operator:
     """The slice-selective operator of every voxel and sub-slice, from the table."""
-    delta = (voxels.r2 - voxels.r1) / table.delta_scale
+    delta = ((voxels.r2 - voxels.r1) / table.delta_scale)[None]
     if voxels.b1 is None:
-        constant, linear, square = selective.look_up(table, flip)[..., None]
+        constant, linear, square = jax.lax.optimization_barrier(selective.look_up(table, flip))[..., None]
         entries = (square * delta + linear) * delta + constant
     else:
         # One gather per voxel, and the voxels last again once the polynomial has shrunk it.
-        constant, linear, square = jnp.moveaxis(selective.look_up(table, flip * voxels.b1[0]), 1, 0)
+        powers = jax.lax.optimization_barrier(selective.look_up(table, flip * voxels.b1[0]))
+        constant, linear, square = jnp.moveaxis(powers, 1, 0)
         delta = delta.reshape(-1, 1, 1)
         entries = jnp.moveaxis((square * delta + linear) * delta + constant, 0, -1)
     rows = tuple(tuple(entries[3 * i : 3 * i + 3]) for i in range(3))

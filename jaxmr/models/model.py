@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxmr.core import batch
 from jaxmr.core.checks import cast, is_concrete
-from jaxmr.core.types import Array, Complex, Jacobian, Signal
+from jaxmr.core.types import Array, Complex, Float, Jacobian, Signal
 from jaxmr.objects.tissue import Tissue
 from jaxmr.sequences.sequence import Sequence
 
@@ -27,12 +27,14 @@ class Model(eqx.Module):
         """What all voxels share (e.g. tables of pulse operators), computed once per call."""
 
     @abc.abstractmethod
-    def signals(self, shared: Any, sequence: Sequence, tissue: Tissue) -> Complex[Array, "voxels n_echoes"]:
-        """Signal for m0 = 1 of the voxels of a flat tissue."""
+    def signals(
+        self, shared: Any, sequence: Sequence, tissue: Tissue, keep: Float[Array, "voxels"] | None = None
+    ) -> Complex[Array, "voxels n_echoes"]:
+        """Signal for m0 = 1 of the voxels of a flat tissue; `keep` limits the orders of each voxel (for plans)."""
 
     @abc.abstractmethod
-    def bytes_per_voxel(self, sequence: Sequence, tissue: Tissue) -> int:
-        """Size of one voxel's state, which decides how many are computed together."""
+    def state_shape(self, sequence: Sequence, tissue: Tissue) -> tuple[int, int]:
+        """Numbers in one voxel's state, and lanes that they lie on: decides how many voxels go together."""
 
     @abc.abstractmethod
     def planned(self, sequence: Sequence, tissue: Tissue) -> "Model":
@@ -79,13 +81,9 @@ def with_defaults(tissue: Tissue, names: tuple[str, ...]) -> Tissue:
             raise ValueError(f"wrt names an unknown parameter {name!r}; the tissue has {known}")
         if getattr(tissue, name) is None:
             if name not in defaults:
-                raise ValueError(
-                    f"wrt names {name!r}, which this tissue does not have; give the tissue a {name}"
-                )
+                raise ValueError(f"wrt names {name!r}, which this tissue does not have; give the tissue a {name}")
             value = jnp.full_like(tissue.t1, defaults[name])
-            tissue = eqx.tree_at(
-                lambda t, name=name: getattr(t, name), tissue, value, is_leaf=lambda x: x is None
-            )
+            tissue = eqx.tree_at(lambda t, name=name: getattr(t, name), tissue, value, is_leaf=lambda x: x is None)
     return tissue
 
 
@@ -111,12 +109,25 @@ def _ready(sequence: Sequence, tissue: Tissue, model: Model) -> Model:
 def run(sequence: Sequence, tissue: Tissue, model: Model, devices: tuple | None = None) -> Signal:
     """`simulate` of a model whose choices are made, without compilation of its own."""
     shape = tissue.shape
-    sequence, model = cast((sequence, model), tissue.t1.dtype)
     flat = tissue.reshape(-1)
-    m0 = flat.m0
-    flat = eqx.tree_at(lambda t: t.m0, flat, None, is_leaf=lambda x: x is None)
-    shared = cast(model.prepare(sequence, flat), tissue.t1.dtype)
-    chunk = batch.lanes_per_chunk(model.bytes_per_voxel(sequence, flat))
+    signal = run_flat(prepare(sequence, flat, model), sequence, flat, model, devices)
+    return signal.reshape(*shape, signal.shape[-1])
+
+
+def prepare(sequence: Sequence, tissue: Tissue, model: Model) -> Any:
+    """What all voxels of a flat tissue share, in the tissue's precision."""
+    dtype = tissue.t1.dtype
+    sequence, model = cast((sequence, model), dtype)
+    return cast(model.prepare(sequence, tissue), dtype)
+
+
+def run_flat(shared: Any, sequence: Sequence, tissue: Tissue, model: Model, devices: tuple | None) -> Signal:
+    """Signals of a flat tissue, chunk by chunk on each device, from what `prepare` made for it or a wider one."""
+    sequence, model = cast((sequence, model), tissue.t1.dtype)
+    m0 = tissue.m0
+    flat = eqx.tree_at(lambda t: t.m0, tissue, None, is_leaf=lambda x: x is None)
+    numbers, lanes = model.state_shape(sequence, flat)
+    chunk = batch.voxels_per_chunk(numbers * tissue.t1.dtype.itemsize, lanes)
 
     def share(shared, voxels):
         prepared, played = shared
@@ -128,7 +139,7 @@ def run(sequence: Sequence, tissue: Tissue, model: Model, devices: tuple | None 
         signal = batch.over_devices(share, (shared, sequence), flat, list(devices))
     if m0 is not None:
         signal = m0[:, None].astype(signal.dtype) * signal
-    return signal.reshape(*shape, signal.shape[-1])
+    return signal
 
 
 def run_with_jacobian(

@@ -1,26 +1,38 @@
-"""Choosing how many orders and sub-slices a simulation needs, by trying them on a few pilot voxels.
+"""Choosing how many orders a simulation needs, by trying them on a few pilot voxels.
 
-The pilots are the worst cases of the batch: the longest T2 (with its own and the longest T1) at the
-extremes of B1. Their signals with K orders are compared to those with 2K on the actual sequence. Host side:
-needs concrete values.
+The pilots are the worst cases of a batch: its longest T2, with its own and with the longest T1, at the extremes
+of B1. All candidates run side by side on the actual sequence, each voxel keeping its own number of orders, so
+that a plan compiles once. Host side: needs concrete values.
 """
 
+import dataclasses
 import math
 import warnings
+from collections.abc import Sequence as Several
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmr.core.checks import is_concrete
+from jaxmr.core import checks
+from jaxmr.core.checks import cast, is_concrete
+from jaxmr.models.model import prepare
 from jaxmr.objects.tissue import Tissue
 from jaxmr.sequences.sequence import Sequence, order_bounds, repetition_time
 
 WARN_ABOVE = 1e-2
 """Relative error of a pilot's signal above which too few orders are reported."""
-LADDER = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
-"""Orders that are tried: steps of about 1.4, so that few shapes are ever compiled."""
+LADDER = (6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+"""Orders that are tried; few, so that few shapes are ever compiled."""
+PILOT_SLICES = 8
+"""Sub-slices of a pilot: enough to see flip angles from 0 to the largest."""
+
+
+OURS = tuple(str(Path(module.__file__).parents[up]) for module, up in ((checks, 1), (eqx, 0)))
+"""Folders whose frames are not the user's: a warning names the line that called."""
 
 
 class AccuracyWarning(UserWarning):
@@ -31,98 +43,104 @@ def plan(sequence: Sequence, tissue: Tissue, model: Any) -> Any:
     """`model` with its open choices made for this sequence and tissue, and its `error` estimated.
 
     The result is static: it may be used under jit, grad and vmap. Plan again when the sequence or the range of
-    the tissue changes much. error: largest relative error (2-norm over the echoes) among the pilot voxels.
+    the tissue changes much. `error` is the largest relative error (2-norm over the echoes) that the truncation
+    of orders causes in a pilot voxel. A model with fixed orders is checked, and warns if they are too few.
     """
-    if not is_concrete((sequence, tissue, model)):
+    return plan_groups(sequence, [tissue], model)[0]
+
+
+def plan_groups(sequence: Sequence, tissues: Several[Tissue], model: Any) -> list[Any]:
+    """A `plan` for each of several tissues, found together."""
+    if not is_concrete((sequence, tissues, model)):
         raise ValueError("plan looks at values, and these are being traced; call it outside of jit and grad")
-    return model.planned(sequence, tissue)
+    if model.error is not None or (model.orders is None and model.tolerance is None):
+        return [model] * len(tissues)
+    most = max(int(bound.max()) for bound in order_bounds(sequence))
+    few = [pilots(tissue) for tissue in tissues]
+    if model.tolerance is None:
+        return [_checked(model, sequence, pilot, most) for pilot in few]
+    largest = min(most, _first_guess(sequence, few, model.tolerance))
+    while True:
+        # A truncated reference must be far better than what it judges; an exact one need not.
+        candidates = [k for k in LADDER if k < (most if largest == most else largest / 2)]
+        errors = _errors(model, sequence, few, candidates, largest)
+        good = errors <= model.tolerance
+        if largest == most or good.any(axis=1).all():
+            break
+        largest = min(most, 2 * largest)
+    chosen = [int(np.argmax(row)) if row.any() else None for row in good]
+    return [
+        _with(model, None, 0.0) if i is None else _with(model, candidates[i], float(row[i]))
+        for i, row in zip(chosen, errors, strict=True)
+    ]
 
 
 def pilots(tissue: Tissue) -> Tissue:
-    """Four worst-case voxels."""
-    flat = tissue.reshape(-1)
-    t1, t2 = np.asarray(flat.t1), np.asarray(flat.t2)
-    worst = int(np.argmax(t2))
-    b1 = None if flat.b1 is None else np.asarray(flat.b1)
-    ends = (1.0, 1.0) if b1 is None else (b1.min(), b1.max())
-    pick = lambda leaf: None if leaf is None else jnp.full(4, leaf[worst])  # noqa: E731
-    dtype = flat.t1.dtype
+    """Four worst-case voxels of a batch, two if it has no B1."""
+    flat = jax.tree.map(np.asarray, tissue.reshape(-1))
+    worst = int(np.argmax(flat.t2))
+    b1 = [None] if flat.b1 is None else [flat.b1.min(), flat.b1.max()]
+    t1 = [flat.t1[worst], flat.t1.max()]
+    n, dtype = len(t1) * len(b1), flat.t1.dtype
+    full = lambda value: None if value is None else np.full(n, value, dtype)  # noqa: E731
     return Tissue(
-        t1=jnp.asarray([t1[worst], t1.max()] * 2, dtype),
-        t2=jnp.full(4, t2[worst], dtype),
-        b1=None if b1 is None else jnp.asarray(np.repeat(ends, 2), dtype),
-        b0=None if flat.b0 is None else jnp.full(4, jnp.max(jnp.abs(flat.b0)), dtype),
-        diffusivity=pick(flat.diffusivity),
-        t2_prime=pick(flat.t2_prime),
+        t1=np.tile(np.asarray(t1, dtype), len(b1)),
+        t2=full(flat.t2[worst]),
+        b1=None if flat.b1 is None else np.repeat(np.asarray(b1, dtype), len(t1)),
+        b0=full(None if flat.b0 is None else np.abs(flat.b0).max()),
+        diffusivity=full(None if flat.diffusivity is None else flat.diffusivity[worst]),
     )
 
 
-def _difference(sequence: Sequence, tissue: Tissue, model: Any, better: Any) -> float:
-    """Largest relative difference of the pilots' signals between two settings of a model."""
-    from jaxmr.models.model import _compiled
-
-    signal = np.asarray(_compiled(sequence, tissue, model, None))
-    reference = np.asarray(_compiled(sequence, tissue, better, None))
+def _errors(model: Any, sequence: Sequence, few: list[Tissue], candidates: list[int], largest: int) -> np.ndarray:
+    """Relative error `(groups, candidates)` of the signal with so many orders against `largest` of them."""
+    if not candidates:
+        return np.ones((len(few), 0))
+    kept = [*candidates, largest]
+    together = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *few)
+    n = together.shape[0]
+    tissue = jax.tree.map(lambda leaf: jnp.repeat(leaf, len(kept)), together)
+    keep = jnp.tile(jnp.asarray(kept, tissue.t1.dtype), n)
+    coarse = dataclasses.replace(_with(model, largest), n_z=min(model.n_z, PILOT_SLICES))
+    signal = np.asarray(_truncated(sequence, tissue, coarse, keep)).reshape(n, len(kept), -1)
+    reference = signal[:, -1:]
     norm = np.linalg.norm(reference, axis=-1)
-    error = np.linalg.norm(signal - reference, axis=-1) / np.where(norm > 0, norm, 1)
-    return float(error.max())
+    error = np.linalg.norm(signal[:, :-1] - reference, axis=-1) / np.where(norm > 0, norm, 1)
+    ends = np.cumsum([len(pilot.t1) for pilot in few])[:-1]
+    return np.stack([part.max(axis=0) for part in np.split(error, ends)])
 
 
-def choose_orders(model: Any, sequence: Sequence, tissue: Tissue) -> Any:
-    """Orders for `model.tolerance`, or a check of `model.orders`; exact models pass unchanged."""
-    if model.error is not None or (model.orders is None and model.tolerance is None):
-        return model
-    most = max(int(bound.max()) for bound in order_bounds(sequence))
-    few = pilots(tissue)
-    if model.tolerance is None:
-        if model.orders >= most:
-            return model
-        error = _difference(sequence, few, model, _with(model, min(2 * model.orders, most)))
-        if error > WARN_ABOVE:
-            warnings.warn(
-                f"orders={model.orders} is too few for t2 = {float(few.t2[0]):.3g} s: expect errors of "
-                f"{100 * error:.1f} % of the signal; use more orders, orders=None (exact), or tolerance=",
-                AccuracyWarning,
-                stacklevel=4,
-            )
-        return _with(model, model.orders, error)
-    start = _first_guess(sequence, few, model.tolerance)
-    for orders in (k for k in LADDER if k >= start):
-        if orders >= most:
-            break
-        error = _difference(sequence, few, _with(model, orders), _with(model, min(2 * orders, most)))
-        if error <= model.tolerance:
-            return _with(model, orders, error)
-    return _with(model, None, 0.0)
+@eqx.filter_jit
+def _truncated(sequence, tissue, model, keep):
+    shared = prepare(sequence, tissue, model)
+    sequence, model = cast((sequence, model), tissue.t1.dtype)
+    return model.signals(shared, sequence, tissue, keep)
 
 
-def choose_slices(model: Any, sequence: Sequence, tissue: Tissue) -> Any:
-    """Double the sub-slices until the pilots change by less than `model.tolerance`; without one, unchanged."""
-    if model.tolerance is None or model.n_z < 2:
-        return model
-    few = pilots(tissue)
-    while True:
-        finer = eqx.tree_at(lambda m: m.error, model, model.error)
-        finer = _replace(model, n_z=2 * model.n_z)
-        error = _difference(sequence, few, model, finer)
-        if error <= model.tolerance or model.n_z >= 512:
-            return _with(model, model.orders, float(model.error) + error)
-        model = finer
+def _checked(model: Any, sequence: Sequence, few: Tissue, most: int) -> Any:
+    """A model with fixed orders and the error they cause; a warning if it is large."""
+    if model.orders >= most:
+        return _with(model, model.orders, 0.0)
+    error = float(_errors(model, sequence, [few], [model.orders], min(2 * model.orders, most))[0, 0])
+    if error > WARN_ABOVE:
+        warnings.warn(
+            f"orders={model.orders} is too few for t2 = {float(few.t2[0]):.3g} s: expect errors of "
+            f"{100 * error:.1f} % of the signal; use more orders, orders=None (exact), or tolerance=",
+            AccuracyWarning,
+            skip_file_prefixes=OURS,
+        )
+    return _with(model, model.orders, error)
 
 
-def _first_guess(sequence: Sequence, few: Tissue, tolerance: float) -> int:
-    """Orders at which a path's weight has decayed to `tolerance` by T2 (measured on a FISP train)."""
+def _first_guess(sequence: Sequence, few: list[Tissue], tolerance: float) -> int:
+    """Four times the orders at which a path's weight decays to `tolerance` by T2 (measured on a FISP train)."""
     longest = max(sequence.segments, key=lambda segment: segment.repetitions)
-    ratio = float(jnp.max(repetition_time(longest))) / float(few.t2[0])
-    return max(int(math.log(max(0.07 / tolerance, 1.5)) / (2 * ratio + 0.03)) // 2, 4)
+    t2 = max(float(jnp.max(pilot.t2)) for pilot in few)
+    ratio = float(jnp.max(repetition_time(longest))) / t2
+    return max(4 * int(math.log(max(0.07 / tolerance, 1.5)) / (2 * ratio + 0.03)), 32)
 
 
 def _with(model: Any, orders: int | None, error: float | None = None) -> Any:
     """`model` with these orders and, once known, this error."""
-    return _replace(model, orders=orders, tolerance=None, error=None if error is None else jnp.asarray(error))
-
-
-def _replace(model: Any, **changes: Any) -> Any:
-    import dataclasses
-
-    return dataclasses.replace(model, **changes)
+    known = None if error is None else jnp.asarray(error)
+    return dataclasses.replace(model, orders=orders, tolerance=None, error=known)

@@ -4,6 +4,7 @@ Shared by the models that differ only in what a pulse does. Voxels lie on the la
 sub-slices before it; relaxation is in rates, 1/s.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -27,27 +28,26 @@ from jaxmr.sequences.sequence import (
 UNROLL = {kernels.RealStates: 4, kernels.ComplexStates: 2}
 """Repetitions per step of the scan, for few orders (measured on two CPUs; more only costs compilation)."""
 FEW = 32
-N_BLOCKS = 12
+N_BLOCKS = 8
 """Blocks of constant orders that a long exact train is cut into: its states grow, then shrink."""
 
 Rows = Float[Array, "1 voxels"]
 
 
 class Voxels(NamedTuple):
-    """Rates of the voxels, 1/s, beside an axis for sub-slices; None is compiled out."""
+    """Rates of the voxels, 1/s, beside an axis for sub-slices; None is compiled out. keep: orders of each voxel."""
 
     r1: Rows
     r2: Rows
     b1: Rows | None
     b0: Rows | None
     diffusivity: Rows | None
+    keep: Rows | None = None
 
     @classmethod
     def of(cls, tissue: Tissue) -> "Voxels":
         rows = lambda leaf: None if leaf is None else leaf[None]  # noqa: E731
-        return cls(
-            1 / rows(tissue.t1), 1 / rows(tissue.t2), *map(rows, (tissue.b1, tissue.b0, tissue.diffusivity))
-        )
+        return cls(1 / rows(tissue.t1), 1 / rows(tissue.t2), *map(rows, (tissue.b1, tissue.b0, tissue.diffusivity)))
 
 
 class Slices(NamedTuple):
@@ -80,10 +80,16 @@ def needs_precession(sequence: Sequence, tissue: Tissue) -> bool:
 
 
 def play(
-    sequence: Sequence, tissue: Tissue, rule: PulseRule, slices: Slices, orders: int | None, real: bool
+    sequence: Sequence,
+    tissue: Tissue,
+    rule: PulseRule,
+    slices: Slices,
+    orders: int | None,
+    real: bool,
+    keep: Float[Array, "voxels"] | None,
 ) -> Complex[Array, "voxels n_echoes"]:
     """Signal of every voxel of a flat `tissue`, for m0 = 1; `orders` None keeps all that reach a sample."""
-    voxels = Voxels.of(tissue)
+    voxels = Voxels.of(tissue)._replace(keep=None if keep is None else keep[None])
     times = net_times(sequence)
     if tissue.t2_prime is not None and times is None:
         raise ValueError(
@@ -116,18 +122,14 @@ def _start(sequence: Sequence, voxels: Voxels, slices: Slices, real: bool):
     return kernels.ComplexStates(mx * one, my * one, mx * one, -my * one, mz * one, zero)
 
 
-def _play_segment(
-    states, segment: Segment, voxels: Voxels, rule: PulseRule, slices: Slices, limit: np.ndarray
-):
+def _play_segment(states, segment: Segment, voxels: Voxels, rule: PulseRule, slices: Slices, limit: np.ndarray):
     """States after the segment, and its samples as (real or None, imaginary), each (n, samples, voxels)."""
     leaves: dict[str, Any] = {f"time {i}": event.duration for i, event in enumerate(segment.events)}
     if isinstance(segment.pulse, Pulse):
         leaves["flip"] = segment.pulse.flip
         phase = segment.pulse.phase
         if phase is not None and isinstance(states, kernels.ComplexStates):
-            leaves["turn"] = (
-                jnp.zeros_like(phase) if phase.ndim == 0 else phase - jnp.append(phase[1:], phase[-1:])
-            )
+            leaves["turn"] = jnp.zeros_like(phase) if phase.ndim == 0 else phase - jnp.append(phase[1:], phase[-1:])
             states = _turn(states, -jnp.ravel(phase)[0])
     fixed = {name: leaf for name, leaf in leaves.items() if leaf.ndim == 0}
     trains = {name: leaf for name, leaf in leaves.items() if leaf.ndim == 1}
@@ -162,10 +164,11 @@ def _turn(states, angle):
 def _blocks(limit: np.ndarray) -> list[tuple[int, int, int]]:
     """Stretches (start, stop, orders) of a segment in which the number of orders is kept constant."""
     n = len(limit)
-    n_blocks = N_BLOCKS if limit.max() > FEW and n >= 4 * N_BLOCKS else 1
+    saving = 1 - limit.mean() / limit.max()
+    n_blocks = N_BLOCKS if limit.max() > FEW and saving > 0.25 else 1
     edges = np.linspace(0, n, n_blocks + 1).round().astype(int)
     blocks: list[tuple[int, int, int]] = []
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         orders = int(limit[start:stop].max())
         if blocks and blocks[-1][2] == orders:
             blocks[-1] = (blocks[-1][0], int(stop), orders)
@@ -181,7 +184,8 @@ def _repeat(states, segment: Segment, values: dict, voxels: Voxels, rule: PulseR
     if isinstance(segment.pulse, Inversion):
         states = states.invert(1.0 if segment.pulse.efficiency is None else segment.pulse.efficiency)
     elif segment.pulse is not None:
-        operator = rule(segment.pulse, values["flip"], voxels)
+        # Here and below: without the barrier XLA computes the matrix again for every order that it meets.
+        operator = jax.lax.optimization_barrier(rule(segment.pulse, values["flip"], voxels))
     if voxels.diffusivity is not None:
         return _repeat_diffusing(states, segment, operator, values, voxels, slices)
     echoes, start, wound = [], 0.0, 0
@@ -190,16 +194,13 @@ def _repeat(states, segment: Segment, values: dict, voxels: Voxels, rule: PulseR
         for i in range(event.samples):
             flat = _flat(operator if wound == 0 else operator._replace(offset=None), slices, voxels)
             reached = start + time * ((i + 1) / event.samples)
-            echoes.append(
-                _seen(states.order(abs(wound)).pulse(flat), wound, jnp.exp(-reached * voxels.r2), slices)
-            )
+            echoes.append(_seen(states.order(abs(wound)).pulse(flat), wound, jnp.exp(-reached * voxels.r2), slices))
         start = start + time
     total = sum(times[1:], times[0])
     e1, e2 = jnp.exp(-total * voxels.r1), jnp.exp(-total * voxels.r2)
     step = kernels.scaled(operator, e2, e1, -jnp.expm1(-total * voxels.r1))
-    # Without the barrier XLA fuses the matrix into the states and computes it again for every order.
     states = states.pulse(jax.lax.optimization_barrier(_flat(step, slices, voxels)))
-    return _precess(states, values, total, voxels, slices).wind(wound), tuple(echoes)
+    return _kept(_precess(states, values, total, voxels, slices).wind(wound), voxels, slices), tuple(echoes)
 
 
 def _flat(tree, slices: Slices, voxels: Voxels):
@@ -235,6 +236,14 @@ def _precess(states, values: dict, time, voxels: Voxels, slices: Slices):
     return states.turn(jnp.cos(angle), jnp.sin(angle))
 
 
+def _kept(states, voxels: Voxels, slices: Slices):
+    """States without the orders beyond each voxel's own limit."""
+    if voxels.keep is None:
+        return states
+    inside = jnp.arange(states[0].shape[0])[:, None] < _flat(voxels.keep, slices, voxels)
+    return type(states)(*(jnp.where(inside, value, 0) for value in states))
+
+
 def _repeat_diffusing(states, segment: Segment, operator, values: dict, voxels: Voxels, slices: Slices):
     """A repetition event by event: diffusion attenuates each order by its own factor."""
     states = states.pulse(_flat(operator, slices, voxels))
@@ -250,7 +259,7 @@ def _repeat_diffusing(states, segment: Segment, operator, values: dict, voxels: 
             if event.samples:
                 echoes.append(_seen(states.order(0), 0, jnp.ones_like(voxels.r2), slices))
     total = sum(values[f"time {i}"] for i in range(len(segment.events)))
-    return _precess(states, values, total, voxels, slices), tuple(echoes)
+    return _kept(_precess(states, values, total, voxels, slices), voxels, slices), tuple(echoes)
 
 
 def _diffusion_weights(states, segment: Segment, wound: int, time, voxels: Voxels, slices: Slices):
@@ -271,9 +280,7 @@ def _diffusion_weights(states, segment: Segment, wound: int, time, voxels: Voxel
     return factor((k + wound / 2) ** 2 + middle), factor((k - wound / 2) ** 2 + middle), factor(k**2)
 
 
-def _received(
-    echoes, segment: Segment, tissue: Tissue, voxels: Voxels, static_times
-) -> Complex[Array, "voxels n"]:
+def _received(echoes, segment: Segment, tissue: Tissue, voxels: Voxels, static_times) -> Complex[Array, "voxels n"]:
     """Samples as the receiver stores them: phases of pulse, off-resonance and receiver, T2' decay."""
     real, imag = echoes
     signal = jax.lax.complex(jnp.zeros_like(imag) if real is None else real, imag)

@@ -60,7 +60,7 @@ def match(
     """The best atom of each voxel, or the `top` best in order of correlation.
 
     signals: raw `(*voxels, n_echoes)` or, for a compressed dictionary, already projected `(*voxels, rank)`.
-    With `rank == n_echoes` they are taken as raw. Beside atoms and signals a few megabytes are held.
+    With `rank == n_echoes` they are taken as raw. Memory: two copies of the signals, half a copy of the atoms.
     refine: go on between the grid points to the maximum of the correlation (`jaxmr.mrf.refinement`).
     Raises `ValueError` for signals that are not finite or do not fit the dictionary.
     """

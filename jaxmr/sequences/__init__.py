@@ -1,7 +1,8 @@
-"""Sequences as data, the families that build them, and flip-angle trains."""
+"""Sequences as data, the families that build them, and flip-angle trains (`sequences.trains`)."""
 
+from jaxmr.sequences import trains
 from jaxmr.sequences.families import bssfp, cpmg, fisp, spgr, tse
-from jaxmr.sequences.sequence import Event, Inversion, Pulse, Segment, Sequence, duration
+from jaxmr.sequences.sequence import Event, Inversion, Pulse, Segment, Sequence, duration, scale_flips
 
 __all__ = [
     "Event",
@@ -13,6 +14,8 @@ __all__ = [
     "cpmg",
     "duration",
     "fisp",
+    "scale_flips",
     "spgr",
+    "trains",
     "tse",
 ]
