@@ -1,0 +1,62 @@
+"""What every benchmark shares: timing of warm calls, a table, and a JSON file with versions and date."""
+
+import datetime
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def timed(call: Callable[[], object], runs: int = 9) -> dict[str, float]:
+    """Seconds of the first call (it compiles), and median and spread of the following ones."""
+    start = time.perf_counter()
+    call()
+    first = time.perf_counter() - start
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return {"first": first, "median": statistics.median(times), "fastest": min(times), "slowest": max(times)}
+
+
+def device_name() -> str:
+    """Short name of the device that computes, for file names."""
+    import jax
+
+    kind = jax.devices()[0].device_kind.replace(" ", "-").lower()
+    return f"{kind}-{jax.device_count()}" if kind == "cpu" else kind
+
+
+def save(name: str, rows: list[dict]) -> Path:
+    """Write `results/NAME-DEVICE.json`, whole or not at all."""
+    import jax
+
+    about = {
+        "benchmark": name,
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "device": f"{jax.devices()[0].device_kind}, {jax.device_count()} devices",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "versions": {package: version(package) for package in ("jaxmr", "jax", "jaxlib", "numpy")},
+        "rows": rows,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}-{device_name()}.json"
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(about, indent=1) + "\n")
+    partial.replace(path)
+    return path
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
