@@ -9,10 +9,10 @@ planning included.
 import time
 
 import numpy as np
-from reporting import save
 
 import jaxmr as mr
 from jaxmr.units import mm, ms
+from reporting import save
 
 
 def main() -> None:
@@ -36,7 +36,12 @@ def main() -> None:
         reference = np.asarray(mr.simulate(sequence, tissue, exact))
         difference = np.linalg.norm(made.atoms[chosen] - reference, axis=1) / np.linalg.norm(reference, axis=1)
         rows.append(
-            {"tolerance": tolerance, "atoms": len(made.t1), "seconds": seconds, "largest_error": float(difference.max())}
+            {
+                "tolerance": tolerance,
+                "atoms": len(made.t1),
+                "seconds": seconds,
+                "largest_error": float(difference.max()),
+            }
         )
         print(
             f"tolerance {tolerance:g}: {len(made.t1)} atoms in {seconds:.1f} s (compilation included); "

@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from reporting import save, timed
 
 import jaxmr as mr
+from reporting import save, timed
 
 N_ATOMS, N_PULSES, ORDERS = 1000, 1000, 20
 TR, TE, TI = 10e-3, 5e-3, 20e-3

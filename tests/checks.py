@@ -58,7 +58,9 @@ def spin_ensemble(flip, phase, times, t1, t2, *, b0=0.0, n_spins=64, magnetisati
     return np.array(echoes)
 
 
-def selective_train(flip, waveform, tr, te, t1, t2, *, inversion_time=None, n_z=32, b1=1.0, b0=0.0, phase=0.0, orders=60):
+def selective_train(
+    flip, waveform, tr, te, t1, t2, *, inversion_time=None, n_z=32, b1=1.0, b0=0.0, phase=0.0, orders=60
+):
     """EPG-Bloch signal of a FISP train as Liu et al. write it: every sub-step of every pulse on every order.
 
     Float64 NumPy; Strang steps; each pulse between a pre- and a rephaser that balance its gradient about the RF

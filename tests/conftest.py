@@ -4,7 +4,11 @@ import os
 from pathlib import Path
 
 import jax
+import jaxtyping
 import pytest
+
+# Shapes and types in the signatures are run, not only read.
+jaxtyping.install_import_hook("jaxmr", "typechecking.checked")
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")

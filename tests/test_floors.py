@@ -74,5 +74,5 @@ def test_import_is_light_and_silent_and_sets_no_flag():
 
 
 def test_an_unknown_name_says_what_there_is():
-    with pytest.raises(AttributeError, match="has no attribute 'simulat'; it has .*simulate"):
+    with pytest.raises(AttributeError, match=r"has no attribute 'simulat'; it has .*simulate"):
         _ = jaxmr.simulat

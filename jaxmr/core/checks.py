@@ -9,11 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 def is_concrete(tree: Any) -> bool:
     """Whether every leaf has a value now, i.e. none is being traced by `jit`, `grad` or `vmap`."""
-    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def as_float(name: str, value: Any) -> jax.Array:

@@ -166,11 +166,12 @@ class EPGBloch(Model):
         return _half(symmetric, self.n_z, sequence, tissue)
 
     def _shapes(self, sequence: Sequence) -> tuple[Waveform, ...]:
-        if self.pulse is None and not sequence.shapes:
-            raise ValueError("EPGBloch needs a pulse shape: give pulse=mr.rf.gaussian(...), or a sequence with shapes")
         if self.pulse is not None and sequence.shapes:
             raise ValueError("both the sequence and EPGBloch have a pulse shape; leave pulse= out")
-        return sequence.shapes or (self.pulse,)
+        shapes = sequence.shapes if self.pulse is None else (self.pulse,)
+        if not shapes:
+            raise ValueError("EPGBloch needs a pulse shape: give pulse=mr.rf.gaussian(...), or a sequence with shapes")
+        return shapes
 
 
 def _selective(table: selective.OperatorTable, flip, voxels: Voxels) -> kernels.Operator:

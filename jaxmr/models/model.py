@@ -91,7 +91,7 @@ def _key(devices):
     return None if devices is None else tuple(devices)
 
 
-def _ready(sequence: Sequence, tissue: Tissue, model: Model) -> Model:
+def _ready(sequence, tissue, model) -> Model:
     if not isinstance(sequence, Sequence):
         raise ValueError(f"simulate takes a Sequence first, got {type(sequence).__name__}; see mr.sequences")
     if not isinstance(tissue, Tissue):

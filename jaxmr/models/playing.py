@@ -20,6 +20,7 @@ from jaxmr.sequences.sequence import (
     Pulse,
     Segment,
     Sequence,
+    moment_per_order,
     net_times,
     order_bounds,
     sample_steps,
@@ -35,19 +36,17 @@ Rows = Float[Array, "1 voxels"]
 
 
 class Voxels(NamedTuple):
-    """Rates of the voxels, 1/s, beside an axis for sub-slices; None is compiled out. keep: orders of each voxel."""
+    """Rates of the voxels, 1/s, beside an axis for sub-slices; None is compiled out.
+
+    diffusion: rate at which order 1 is attenuated, moment^2 D. keep: orders of each voxel.
+    """
 
     r1: Rows
     r2: Rows
     b1: Rows | None
     b0: Rows | None
-    diffusivity: Rows | None
-    keep: Rows | None = None
-
-    @classmethod
-    def of(cls, tissue: Tissue) -> "Voxels":
-        rows = lambda leaf: None if leaf is None else leaf[None]  # noqa: E731
-        return cls(1 / rows(tissue.t1), 1 / rows(tissue.t2), *map(rows, (tissue.b1, tissue.b0, tissue.diffusivity)))
+    diffusion: Rows | None
+    keep: Rows | None
 
 
 class Slices(NamedTuple):
@@ -89,15 +88,21 @@ def play(
     keep: Float[Array, "voxels"] | None,
 ) -> Complex[Array, "voxels n_echoes"]:
     """Signal of every voxel of a flat `tissue`, for m0 = 1; `orders` None keeps all that reach a sample."""
-    voxels = Voxels.of(tissue)._replace(keep=None if keep is None else keep[None])
     times = net_times(sequence)
     if tissue.t2_prime is not None and times is None:
         raise ValueError(
             "t2_prime needs a sequence whose static dephasing is the same for all paths (constant TR with a net "
             "gradient, or CPMG echoes); leave t2_prime out, or simulate with PDG"
         )
-    if not needs_precession(sequence, tissue):
-        voxels = voxels._replace(b0=None)
+    rows = lambda leaf: None if leaf is None else leaf[None]  # noqa: E731
+    voxels = Voxels(
+        r1=1 / tissue.t1[None],
+        r2=1 / tissue.t2[None],
+        b1=rows(tissue.b1),
+        b0=rows(tissue.b0) if needs_precession(sequence, tissue) else None,
+        diffusion=None if tissue.diffusivity is None else (moment_per_order(sequence) ** 2 * tissue.diffusivity)[None],
+        keep=rows(keep),
+    )
     bounds = order_bounds(sequence)
     states = _start(sequence, voxels, slices, real)
     signals = []
@@ -106,7 +111,7 @@ def play(
         states, echoes = _play_segment(states, segment, voxels, rule, slices, limit)
         if echoes is not None:
             static = None if times is None else times[i]
-            signals.append(_received(echoes, segment, tissue, voxels, static))
+            signals.append(_received(echoes, segment, tissue, static))
     if not signals:
         raise ValueError("the sequence takes no sample; give one of its events samples=1")
     return jnp.concatenate(signals, axis=1)
@@ -186,17 +191,17 @@ def _repeat(states, segment: Segment, values: dict, voxels: Voxels, rule: PulseR
     elif segment.pulse is not None:
         # Here and below: without the barrier XLA computes the matrix again for every order that it meets.
         operator = jax.lax.optimization_barrier(rule(segment.pulse, values["flip"], voxels))
-    if voxels.diffusivity is not None:
+    if voxels.diffusion is not None:
         return _repeat_diffusing(states, segment, operator, values, voxels, slices)
     echoes, start, wound = [], 0.0, 0
     for event, time in zip(segment.events, times, strict=True):
-        wound += event.order
+        wound += event.order or 0
         for i in range(event.samples):
             flat = _flat(operator if wound == 0 else operator._replace(offset=None), slices, voxels)
             reached = start + time * ((i + 1) / event.samples)
             echoes.append(_seen(states.order(abs(wound)).pulse(flat), wound, jnp.exp(-reached * voxels.r2), slices))
         start = start + time
-    total = sum(times[1:], times[0])
+    total = sum(times)
     e1, e2 = jnp.exp(-total * voxels.r1), jnp.exp(-total * voxels.r2)
     step = kernels.scaled(operator, e2, e1, -jnp.expm1(-total * voxels.r1))
     states = states.pulse(jax.lax.optimization_barrier(_flat(step, slices, voxels)))
@@ -211,17 +216,15 @@ def _flat(tree, slices: Slices, voxels: Voxels):
 
 def _seen(states, wound: int, decay, slices: Slices):
     """One sample: F(0) of all sub-slices, added up."""
-    split = lambda part: None if part is None else part.reshape(slices.n, -1)  # noqa: E731
-    real, imag = map(split, states.echo(wound))
-    add = lambda part: slices.weight * jnp.sum(decay * part, axis=0)  # noqa: E731
-    if real is None or (slices.imaginary and slices.phase is None):
-        if slices.phase is None:
-            return None, add(imag)
-        real = jnp.zeros_like(imag)
+
+    def add(part):
+        return slices.weight * jnp.sum(decay * part.reshape(slices.n, -1), axis=0)
+
+    real, imag = states.echo(wound)
     if slices.phase is not None:
-        c, s = (f(slices.phase)[:, None] for f in (jnp.cos, jnp.sin))
-        real, imag = c * real - s * imag, c * imag + s * real
-    return add(real), add(imag)
+        c, s = (jnp.repeat(f(slices.phase), decay.shape[1]) for f in (jnp.cos, jnp.sin))
+        real, imag = (-s * imag, c * imag) if real is None else (c * real - s * imag, c * imag + s * real)
+    return None if real is None or slices.imaginary else add(real), add(imag)
 
 
 def _precess(states, values: dict, time, voxels: Voxels, slices: Slices):
@@ -231,8 +234,6 @@ def _precess(states, values: dict, time, voxels: Voxels, slices: Slices):
     angle = values.get("turn", 0.0)
     if voxels.b0 is not None:
         angle = angle + _flat(2 * jnp.pi * time * voxels.b0, slices, voxels)
-    if isinstance(states, kernels.RealStates):
-        return states
     return states.turn(jnp.cos(angle), jnp.sin(angle))
 
 
@@ -252,7 +253,7 @@ def _repeat_diffusing(states, segment: Segment, operator, values: dict, voxels: 
         steps = max(event.samples, 1)
         time = values[f"time {i}"] / steps
         for _ in range(steps):
-            weights = _diffusion_weights(states, segment, event.order or 0, time, voxels, slices)
+            weights = _diffusion_weights(states, event.order or 0, time, voxels, slices)
             e1, e2 = jnp.exp(-time * voxels.r1), jnp.exp(-time * voxels.r2)
             relaxed = kernels.scaled(kernels.identity(), e2, e1, -jnp.expm1(-time * voxels.r1))
             states = states.attenuate(*weights).pulse(_flat(relaxed, slices, voxels)).wind(event.order or 0)
@@ -262,25 +263,16 @@ def _repeat_diffusing(states, segment: Segment, operator, values: dict, voxels: 
     return _kept(_precess(states, values, total, voxels, slices), voxels, slices), tuple(echoes)
 
 
-def _diffusion_weights(states, segment: Segment, wound: int, time, voxels: Voxels, slices: Slices):
+def _diffusion_weights(states, wound: int, time, voxels: Voxels, slices: Slices):
     """Factors of F(k), F(-k) and Z(k) for one event (Weigel et al., JMR 205:276 (2010))."""
-    per_order = [
-        jnp.linalg.norm(event.moment) / abs(event.order)
-        for event in segment.events
-        if event.order and event.moment is not None
-    ]
-    if not per_order:
-        raise ValueError(
-            "diffusivity needs the gradient moment of an EPG order: give the winding events a moment in rad/m"
-        )
     k = jnp.arange(states[0].shape[0], dtype=voxels.r1.dtype)[:, None]
-    rate = _flat(per_order[0] ** 2 * time * voxels.diffusivity, slices, voxels)
+    rate = _flat(time * voxels.diffusion, slices, voxels)
     factor = lambda square: jnp.exp(-rate * square)  # noqa: E731
     middle = wound**2 / 12
     return factor((k + wound / 2) ** 2 + middle), factor((k - wound / 2) ** 2 + middle), factor(k**2)
 
 
-def _received(echoes, segment: Segment, tissue: Tissue, voxels: Voxels, static_times) -> Complex[Array, "voxels n"]:
+def _received(echoes, segment: Segment, tissue: Tissue, static_times) -> Complex[Array, "voxels n"]:
     """Samples as the receiver stores them: phases of pulse, off-resonance and receiver, T2' decay."""
     real, imag = echoes
     signal = jax.lax.complex(jnp.zeros_like(imag) if real is None else real, imag)
@@ -294,7 +286,7 @@ def _received(echoes, segment: Segment, tissue: Tissue, voxels: Voxels, static_t
         if tissue.b0 is not None:
             when = time if static_times is None else static_times[i]
             sample = sample * jnp.exp(2j * jnp.pi * when.reshape(-1, 1) * tissue.b0[None])
-        if tissue.t2_prime is not None:
+        if tissue.t2_prime is not None and static_times is not None:
             sample = sample * jnp.exp(-jnp.abs(static_times[i]) / tissue.t2_prime)[None]
         received.append(sample)
     n, samples, n_voxels = signal.shape

@@ -49,7 +49,7 @@ def dictionary(
         sequence,
         atoms,
         model,
-        project=lambda signals: project(signals, basis),
+        project=lambda signals: np.asarray(project(signals, basis)),
         devices=devices,
         progress=progress,
         description="atoms",

@@ -24,9 +24,7 @@ class States(NamedTuple):
     z: Complex[Array, "K *voxels"]
 
 
-def initial(
-    orders: int, magnetisation: Float[Array, "3"] | tuple = (0.0, 0.0, 1.0), voxels: tuple = ()
-) -> States:
+def initial(orders: int, magnetisation: Float[Array, "3"] | tuple = (0.0, 0.0, 1.0), voxels: tuple = ()) -> States:
     """States of a voxel whose uniform magnetisation is (Mx, My, Mz); the default is equilibrium."""
     mx, my, mz = (jnp.asarray(value) for value in magnetisation)
     zero = jnp.zeros((orders, *voxels), jnp.result_type(complex))

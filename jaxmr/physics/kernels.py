@@ -6,6 +6,8 @@ entry that is zero by structure is None and costs nothing. Relaxation over the r
 dephasing, so that it scales the matrix (a few products per voxel) and not the states (a product per order).
 """
 
+import functools
+import operator
 from typing import NamedTuple
 
 import jax
@@ -13,7 +15,6 @@ import jax.numpy as jnp
 
 from jaxmr.core.types import Array, Float
 
-Lanes = Float[Array, "1 lanes"]
 Orders = Float[Array, "K lanes"]
 
 
@@ -24,8 +25,8 @@ class Operator(NamedTuple):
     offset: tuple | None = None
 
 
-def hard_pulse(angle: Lanes) -> Operator:
-    """Instantaneous right-handed rotation about x."""
+def hard_pulse(angle: Float[Array, "*lanes"]) -> Operator:
+    """Instantaneous right-handed rotation about x by `angle`, of any shape."""
     c, s = jnp.cos(angle), jnp.sin(angle)
     return Operator(((jnp.ones_like(c), None, None), (None, c, -s), (None, s, c)))
 
@@ -38,19 +39,16 @@ def identity() -> Operator:
 def scaled(pulse: Operator, e2, e1, recovery) -> Operator:
     """`pulse` followed by decay `e2`, `e1` and recovery of order 0."""
     factors = (e2, e2, e1)
-    rows = tuple(
-        tuple(None if a is None else f * a for a in row) for f, row in zip(factors, pulse.rows, strict=True)
-    )
+    rows = tuple(tuple(None if a is None else f * a for a in row) for f, row in zip(factors, pulse.rows, strict=True))
     offset = (
-        (None, None, None)
-        if pulse.offset is None
-        else tuple(f * b for f, b in zip(factors, pulse.offset, strict=True))
+        (None, None, None) if pulse.offset is None else tuple(f * b for f, b in zip(factors, pulse.offset, strict=True))
     )
     return Operator(rows, (*offset[:2], recovery if offset[2] is None else offset[2] + recovery))
 
 
-def _mix(row, values):
-    return sum(a * value for a, value in zip(row, values, strict=True) if a is not None)
+def _mix(row, values) -> Orders:
+    products = [a * value for a, value in zip(row, values, strict=True) if a is not None]
+    return functools.reduce(operator.add, products)
 
 
 def _add(value: Orders, offset) -> Orders:
@@ -64,12 +62,12 @@ class RealStates(NamedTuple):
     minus: Orders
     z: Orders
 
-    def pulse(self, operator: Operator) -> "RealStates":
+    def pulse(self, action: Operator) -> "RealStates":
         """Apply a rotation about x (X is imaginary, Y and Z are real: the map must not mix X with the others)."""
         x, y = 0.5 * (self.plus + self.minus), 0.5 * (self.plus - self.minus)
-        (scale, _, _), row_y, row_z = operator.rows
+        (scale, _, _), row_y, row_z = action.rows
         x, y, z = scale * x, _mix(row_y[1:], (y, self.z)), _mix(row_z[1:], (y, self.z))
-        return RealStates(x + y, x - y, z if operator.offset is None else _add(z, operator.offset[2]))
+        return RealStates(x + y, x - y, z if action.offset is None else _add(z, action.offset[2]))
 
     def attenuate(self, plus, minus, z) -> "RealStates":
         """Multiply each order by a factor of its own."""
@@ -106,17 +104,17 @@ class ComplexStates(NamedTuple):
     z_re: Orders
     z_im: Orders
 
-    def pulse(self, operator: Operator) -> "ComplexStates":
+    def pulse(self, action: Operator) -> "ComplexStates":
         """Apply an affine map of (X, Y, Z) to every order, its offset to order 0."""
         pr, pi, mr, mi, zr, zi = self
         real = (0.5 * (pr + mr), 0.5 * (pi - mi), zr)
         imag = (0.5 * (pi + mi), 0.5 * (mr - pr), zi)
-        xr, yr, zr = (_mix(row, real) for row in operator.rows)
-        xi, yi, zi = (_mix(row, imag) for row in operator.rows)
+        xr, yr, zr = (_mix(row, real) for row in action.rows)
+        xi, yi, zi = (_mix(row, imag) for row in action.rows)
         # Without the barrier XLA computes X and Y once for each state they enter, and over several pulses.
         xr, yr, zr, xi, yi, zi = jax.lax.optimization_barrier((xr, yr, zr, xi, yi, zi))
-        if operator.offset is not None:
-            xr, yr, zr = (_add(value, b) for value, b in zip((xr, yr, zr), operator.offset, strict=True))
+        if action.offset is not None:
+            xr, yr, zr = (_add(value, b) for value, b in zip((xr, yr, zr), action.offset, strict=True))
         return ComplexStates(xr - yi, xi + yr, xr + yi, xi - yr, zr, zi)
 
     def turn(self, c, s) -> "ComplexStates":

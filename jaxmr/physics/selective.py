@@ -15,6 +15,8 @@ reproduce them. Off-resonance shifts the slice, which an integral over the whole
 Units: s, rad, m, 1/s. Axes (X, Y, Z), right-handed, pulse phase 0.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -60,10 +62,8 @@ def compose(
     return columns[:, :3], columns[:, 3]
 
 
-def source_offset(
-    column: tuple, response: tuple, r1: Float[Array, "*voxels"], duration: RealScalar, centre: RealScalar
-) -> tuple:
-    """Offset b of the centred operator (X, Y, Z) from the third `column` of C and the `response` v.
+def source_offset(column: Any, response: Any, r1: Any, duration: RealScalar, centre: RealScalar) -> tuple:
+    """Offset b of the centred operator (X, Y, Z) from the third `column` of C and the `response` v, three values each.
 
     What recovers during the pulse, minus what the free precession around the centre will count anyway.
     """
@@ -114,7 +114,7 @@ def tabulate(
     return OperatorTable(coefficients, spacing, scale, waveform.duration, waveform.centre)
 
 
-_ODD = (2, 5, 6, 7, 9, 10)
+ODD = (2, 5, 6, 7, 9, 10)
 """Entries odd in beta: those that mix transverse and longitudinal magnetisation."""
 
 
@@ -124,14 +124,10 @@ def look_up(table: OperatorTable, beta: Float[Array, "*pulses"]) -> Float[Array,
     x = jnp.where(negative, -beta, beta) / table.spacing
     cell = jnp.clip(jnp.floor(x), 0, N_NODES - 2).astype(jnp.int32)
     t = x - cell
-    weights = (
-        (1 - t) ** 3 / 6,
-        (3 * t**3 - 6 * t**2 + 4) / 6,
-        (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6,
-        t**3 / 6,
-    )
-    expand = lambda w: w[..., None, None, None]  # noqa: E731
-    value = sum(expand(w) * table.coefficients[cell + i] for i, w in enumerate(weights))
-    odd = jnp.zeros(12, bool).at[jnp.asarray(_ODD)].set(True)
-    flipped = jnp.where(odd, -1.0, 1.0).astype(value.dtype)[:, None]
-    return jnp.where(expand(negative), value * flipped.reshape(*[1] * beta.ndim, 1, 12, 1), value)
+    weights = jnp.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]) / 6
+    a, b, c, d = weights[..., None, None, None]
+    nodes = table.coefficients
+    value = a * nodes[cell] + b * nodes[cell + 1] + c * nodes[cell + 2] + d * nodes[cell + 3]
+    # A negative flip is a positive one seen from the opposite axis.
+    opposite = jnp.ones((1, 12, 1), value.dtype).at[:, jnp.asarray(ODD)].set(-1).reshape(*[1] * beta.ndim, 1, 12, 1)
+    return jnp.where(negative[..., None, None, None], opposite * value, value)

@@ -101,9 +101,7 @@ def fisp(
     return Sequence((*_inversion(inversion_time, inversion_efficiency), main), shapes)
 
 
-def spgr(
-    flip: Any, tr: Any, te: Any, *, rf_increment: Any = math.radians(117), **fisp_options: Any
-) -> Sequence:
+def spgr(flip: Any, tr: Any, te: Any, *, rf_increment: Any = math.radians(117), **fisp_options: Any) -> Sequence:
     """RF- and gradient-spoiled gradient echo: the FISP whose pulse n = 1, 2, ... has phase n (n - 1)/2 `rf_increment`.
 
     The receiver follows the pulses. Other arguments as in `fisp`. Zur et al., MRM 21:251 (1991).

@@ -13,6 +13,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmr.core.checks import is_concrete
 from jaxmr.core.types import Array, Float, Train
 from jaxmr.physics.rf import Waveform
 
@@ -74,9 +75,7 @@ class Sequence(eqx.Module):
     @property
     def n_echoes(self) -> int:
         """Number of samples the sequence takes."""
-        return sum(
-            segment.repetitions * sum(event.samples for event in segment.events) for segment in self.segments
-        )
+        return sum(segment.repetitions * sum(event.samples for event in segment.events) for segment in self.segments)
 
 
 def total_order(segment: Segment) -> int:
@@ -127,6 +126,21 @@ def net_times(sequence: Sequence) -> list[list[Train]] | None:
         return None
     times = [start - wound * time / order for start, wound, _ in sample_steps(pulsed[0])]
     return [*([] for _ in sequence.segments[:-1]), times]
+
+
+def moment_per_order(sequence: Sequence) -> Float[Array, ""]:
+    """Gradient moment of one EPG order, rad/m; a `ValueError` unless the winding events state one and the same."""
+    moments = [
+        jnp.linalg.norm(event.moment, axis=-1) / abs(event.order)
+        for segment in sequence.segments
+        for event in segment.events
+        if event.order and event.moment is not None
+    ]
+    if not moments:
+        raise ValueError("diffusion needs the gradient moment of an EPG order: give winding events a moment in rad/m")
+    if is_concrete(moments) and np.ptp(np.concatenate([np.ravel(m) for m in moments])) > 1e-5 * np.max(moments[0]):
+        raise ValueError("the winding events differ in their moment per EPG order; make them equal, or use PDG")
+    return jnp.ravel(moments[0])[0]
 
 
 def duration(sequence: Sequence) -> Float[Array, ""]:
