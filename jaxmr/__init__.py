@@ -1,4 +1,4 @@
-"""jaxmr: MRI physics as composable, differentiable JAX functions, from the pulse sequence to the parameter map.
+"""jaxmr: MRI physics as composable, differentiable JAX functions, from pulse sequence to parameter map.
 
     import jaxmr as mr
     from jaxmr.units import ms
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxmr.core.batch import use_cores
 from jaxmr.models import EPG, AccuracyWarning, EPGBloch, Model, plan, simulate, simulate_with_jacobian
-from jaxmr.objects import Tissue, grid
+from jaxmr.objects import Phantom, Tissue, grid, literature
 
 if TYPE_CHECKING:
     from jaxmr import design, io, mrf, objects, plot, sequences, units
@@ -47,12 +47,14 @@ __all__ = [
     "AccuracyWarning",
     "EPGBloch",
     "Model",
+    "Phantom",
     "Tissue",
     "bloch",
     "design",
     "epg",
     "grid",
     "io",
+    "literature",
     "mrf",
     "objects",
     "plan",

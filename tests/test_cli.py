@@ -1,7 +1,7 @@
 """The program as its users start it: files in, files and a summary out, one line when something is wrong."""
 
 import json
-import shutil
+import re
 import subprocess
 import sys
 import time
@@ -16,11 +16,10 @@ import jaxmr as mr
 from jaxmr.__main__ import main
 from jaxmr.cli import options, scoring
 from jaxmr.cli.fingerprint import notes
-from jaxmr.cli.parser import parser
+from jaxmr.cli.parser import command_line
 from jaxmr.io.hdf5 import load_dictionary, read_about
 from jaxmr.io.nifti import read_map, read_series, write_maps
-from jaxmr.io.signals import read_mask, read_signals
-from jaxmr.io.whole import whole
+from jaxmr.io.signals import read_signals
 
 PULSES = 80
 GRID = ["--grid", "t1=600:2400:8", "t2=45:110:6", "b1=0.85:1.15:5"]
@@ -225,7 +224,7 @@ def test_simulate_writes_numbers_and_pictures(folder, tmp_path, capsys):
 
 def fail(arguments) -> None:
     """Run a command for its exception."""
-    parsed = parser().parse_args([str(argument) for argument in arguments])
+    parsed = command_line().parse_args([str(argument) for argument in arguments])
     __import__(f"jaxmr.cli.{parsed.command}", fromlist=["run"]).run(parsed)
 
 
@@ -298,19 +297,14 @@ def test_an_interrupt_ends_the_program_quietly(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("command", ["", "fingerprint", "dictionary", "match", "simulate", "info"])
-def test_help_has_an_example(command, capsys):
+def test_help_has_an_example_that_is_valid(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([*command.split(), "--help"])
     assert stopped.value.code == 0
-    assert f"jaxmr {command or 'fingerprint'}" in capsys.readouterr().out.split("example:")[1]
-
-
-def test_examples_of_help_are_valid(capsys):
-    for command in ("fingerprint", "dictionary", "match", "simulate", "info"):
-        with pytest.raises(SystemExit):
-            main([command, "--help"])
-        for line in capsys.readouterr().out.split("example:")[1].strip().splitlines():
-            assert parser().parse_args(line.split()[1:]).command == command
+    for example in re.findall(r"jaxmr ([a-z].*?)(?:   |\n)", capsys.readouterr().out.split("example:")[1]):
+        assert command_line().parse_args(example.split()).command == (command or "fingerprint")
+        checked = True
+    assert checked
 
 
 def test_info_prints_versions_and_devices():
@@ -324,7 +318,7 @@ def test_info_prints_versions_and_devices():
 
 
 def scan_of(*arguments: str):
-    return options.scan(parser().parse_args(["simulate", "--out", "s.npz", *map(str, arguments)]))
+    return options.scan(command_line().parse_args(["simulate", "--out", "s.npz", *map(str, arguments)]))
 
 
 def test_constant_times_are_scalars_and_the_built_in_scan_is_the_documented_one(folder):
@@ -397,26 +391,6 @@ def test_half_a_step_is_counted_on_the_axis_and_never_beyond_it():
     assert scoring.without_noise(found, {**truth, "purity": np.full(4, 0.9)}, axes) == {}
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "new" / "maps.tar.gz"
-    with whole(path) as partial:
-        partial.write_text("old")
-        assert partial.name.endswith(".tar.gz")
-    with pytest.raises(TypeError), whole(path) as partial, partial.open("w") as file:
-        file.writelines(["half", None])  # type: ignore[list-item]
-    assert path.read_text() == "old"
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_masks_come_from_every_format(tmp_path):
-    mask = np.arange(12).reshape(3, 4) % 3 == 0
-    np.save(tmp_path / "m.npy", mask)
-    np.savez(tmp_path / "m.npz", mask=mask.astype(int))
-    (path,) = write_maps(tmp_path, {"m": mask}, (1e-3, 1e-3, 1e-3))
-    for file in (path, tmp_path / "m.npy", tmp_path / "m.npz"):
-        np.testing.assert_array_equal(read_mask(file), mask)
-
-
 def test_a_dictionary_can_be_compressed(folder, tmp_path, capsys):
     run = ["dictionary", "--schedule", str(folder / "constant.csv"), "--model", "epg", *GRID, "--rank", "6"]
     assert main([*run, "--out", str(tmp_path / "d.h5")]) == 0
@@ -430,7 +404,6 @@ def test_a_dictionary_can_be_compressed(folder, tmp_path, capsys):
 def test_the_default_fingerprint_is_accurate_and_fast(tmp_path):
     """The issue's bars, for the command of the README."""
     pytest.importorskip("nilearn")
-    shutil.rmtree(tmp_path / "out", ignore_errors=True)
     started = time.perf_counter()
     program("fingerprint", "--out", tmp_path / "out")
     seconds = time.perf_counter() - started

@@ -11,6 +11,8 @@ import pytest
 
 from jaxmr.io.hdf5 import load_dictionary, read_about, save_dictionary
 from jaxmr.io.nifti import read_map, write_maps
+from jaxmr.io.signals import read_mask
+from jaxmr.io.whole import whole
 from jaxmr.mrf.container import Dictionary
 from jaxmr.mrf.subspace import compress
 
@@ -151,6 +153,26 @@ def test_map_errors_name_the_remedy(tmp_path):
     nib.save(nib.Nifti1Image(np.zeros((2, 2, 2, 3), np.float32), np.eye(4)), tmp_path / "series.nii")
     with pytest.raises(ValueError, match="two or three axes"):
         read_map(tmp_path / "series.nii")
+
+
+def test_whole_files_replace_old_ones_or_leave_them(tmp_path):
+    path = tmp_path / "new" / "maps.tar.gz"
+    with whole(path) as partial:
+        partial.write_text("old")
+        assert partial.name.endswith(".tar.gz")
+    with pytest.raises(TypeError), whole(path) as partial, partial.open("w") as file:
+        file.writelines(["half", None])  # type: ignore[list-item]
+    assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_masks_come_from_every_format(tmp_path):
+    mask = np.arange(12).reshape(3, 4) % 3 == 0
+    np.save(tmp_path / "m.npy", mask)
+    np.savez(tmp_path / "m.npz", mask=mask.astype(int))
+    (path,) = write_maps(tmp_path, {"m": mask}, (1e-3, 1e-3, 1e-3))
+    for file in (path, tmp_path / "m.npy", tmp_path / "m.npz"):
+        np.testing.assert_array_equal(read_mask(file), mask)
 
 
 def test_import_is_light():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import LogNorm
 
-from jaxmr.plot.maps import maps_figure
+from jaxmr.plot.maps import estimates_figure, maps_figure
 from jaxmr.plot.sequence import train_figure
 from jaxmr.units import deg, ms
 
@@ -51,6 +51,21 @@ def test_colours_and_windows_are_the_recommended_ones():
     assert np.mean(drawn(figure, 2, 0).get_clim()) == pytest.approx(1)
 
 
+def test_estimates_without_a_truth_are_shown_alone():
+    estimate = maps()
+    figure = estimates_figure({**estimate, "correlation": estimate["b1"]})
+    panels = [axis for axis in figure.axes if axis.get_images()]
+    assert [axis.get_title() for axis in panels] == ["T1", "T2", "B1", "M0"]
+    inside = estimate["t1"] != 0
+    shown = panels[0].get_images()[0].get_array()
+    np.testing.assert_allclose(shown[inside], 1e3 * estimate["t1"][inside])
+    assert shown.mask[~inside].all()
+    half = inside & (np.arange(24) > 12)
+    assert (estimates_figure(estimate, half).axes[0].get_images()[0].get_array().mask == ~half).all()
+    with pytest.raises(ValueError, match="nothing to show of"):
+        estimates_figure(estimate, np.zeros_like(inside))
+
+
 def test_mask_missing_estimates_and_field_maps():
     truth, estimate = maps(), maps()
     field = np.linspace(-20, 20, 32 * 24).reshape(32, 24)
@@ -88,7 +103,7 @@ def test_no_global_state_of_pyplot():
     program = """
 import sys, numpy as np
 import matplotlib.pyplot as plt
-from jaxmr.plot.maps import maps_figure
+from jaxmr.plot.maps import estimates_figure, maps_figure
 maps_figure({"t1": np.ones((4, 4))}, {"t1": np.ones((4, 4))})
 sys.exit(len(plt.get_fignums()))
 """

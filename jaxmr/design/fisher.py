@@ -38,7 +38,8 @@ def crlb(
     known = diagonal > 0
     scale = jnp.where(known, 1 / jnp.sqrt(jnp.where(known, diagonal, 1)), 0)
     correlation = information * scale[..., :, None] * scale[..., None, :]
-    eye = jnp.eye(len(tuple(wrt)), dtype=information.dtype)
-    correlation = correlation + jnp.where(known, 0, 1)[..., None, :] * eye.reshape(*[1] * (information.ndim - 2), *eye.shape)
+    correlation = correlation + jnp.where(known, 0, 1)[..., None] * jnp.broadcast_to(
+        jnp.eye(len(tuple(wrt)), dtype=information.dtype), information.shape
+    )
     variance = jnp.diagonal(jnp.linalg.inv(correlation), axis1=-2, axis2=-1) * scale**2
     return jnp.where(known, variance, jnp.inf)

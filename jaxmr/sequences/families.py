@@ -14,6 +14,7 @@ from jaxmr.core.checks import as_float, is_concrete, require_train, require_valu
 from jaxmr.core.types import Array, Float, Train
 from jaxmr.physics.rf import Waveform
 from jaxmr.sequences.sequence import Event, Inversion, Pulse, Segment, Sequence
+from jaxmr.units import deg
 
 SPOILER = 2 * math.pi * 1e3
 """Default spoiling moment, rad/m: one turn per millimetre."""
@@ -101,7 +102,7 @@ def fisp(
     return Sequence((*_inversion(inversion_time, inversion_efficiency), main), shapes)
 
 
-def spgr(flip: Any, tr: Any, te: Any, *, rf_increment: Any = math.radians(117), **fisp_options: Any) -> Sequence:
+def spgr(flip: Any, tr: Any, te: Any, *, rf_increment: Any = 117 * deg, **fisp_options: Any) -> Sequence:
     """RF- and gradient-spoiled gradient echo: the FISP whose pulse n = 1, 2, ... has phase n (n - 1)/2 `rf_increment`.
 
     The receiver follows the pulses. Other arguments as in `fisp`. Zur et al., MRM 21:251 (1991).

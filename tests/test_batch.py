@@ -1,0 +1,50 @@
+"""Chunks, devices and progress: the same numbers however the work is dealt out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxmr as mr
+from jaxmr.core import batch
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 23])
+def test_chunks_and_devices_change_nothing(n):
+    voxels = {"a": jnp.arange(float(n)), "b": jnp.ones((n, 2))}
+    function = lambda v: v["a"][:, None] ** 2 * v["b"]  # noqa: E731
+    expected = function(voxels)
+    assert np.array_equal(batch.in_chunks(function, voxels, 4), expected)
+    shared = batch.over_devices(lambda scale, v: scale * function(v), jnp.asarray(2.0), voxels, jax.devices())
+    assert np.array_equal(shared, 2 * expected)
+
+
+def test_a_committed_array_and_a_users_own_jit_keep_working():
+    """Without devices= nothing is moved: the result lies where the user put the tissue."""
+    second = jax.devices()[1]
+    tissue = jax.device_put(mr.Tissue(t1=[1.0, 2.0], t2=[0.1, 0.2]), second)
+    sequence = mr.sequences.fisp(np.full(5, 0.4), 0.012, 0.003)
+    signal = jax.jit(lambda t: mr.simulate(sequence, t, mr.EPG()))(tissue)
+    assert signal.devices() == {second}
+
+
+def test_chunk_sizes_are_bounded():
+    assert batch.voxels_per_chunk(10, 1) == 512
+    assert batch.voxels_per_chunk(10**9, 1) == 64
+    assert batch.voxels_per_chunk(10**9, 16) == 4
+    assert batch.voxels_per_chunk(10**9, 1000) == 1
+
+
+def test_use_cores_is_refused_once_jax_runs():
+    mr.use_cores(len(jax.devices()))  # already so: nothing to do
+    with pytest.raises(RuntimeError, match="must be called before JAX starts: put it right after `import jaxmr`"):
+        mr.use_cores(7)
+
+
+def test_progress_covers_everything(capsys):
+    parts = list(batch.host_chunks(10, 4, "counting", progress=True))
+    assert [(part.start, part.stop) for part in parts] == [(0, 4), (4, 8), (8, 10)]
+    assert "counting" in capsys.readouterr().err
+    assert not capsys.readouterr().err
+    list(batch.host_chunks(3, 2, "quiet", progress=False))
+    assert not capsys.readouterr().err
