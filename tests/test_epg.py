@@ -90,6 +90,18 @@ def test_spin_echo_diffusion_is_stejskal_tanner():
     assert np.isclose(abs(epg.signal(states)), np.exp(-b * diffusivity), atol=1e-14)
 
 
+def test_spin_echo_diffusion_in_several_intervals():
+    """The same gradient counted in two intervals a side, so that orders 1 and 2 are wound from both ends."""
+    diffusivity, moment, time = 2.3e-9, 2e5, 10e-3
+    states = epg.rf(epg.initial(6), np.pi / 2)
+    for _ in range(2):
+        for _ in range(2):
+            states = epg.dephase(epg.diffuse(states, time, diffusivity, moment, wound=1))
+        states = epg.rf(states, np.pi, np.pi / 2)
+    b = 2 / 3 * (2 * moment) ** 2 * (2 * time)
+    assert np.isclose(abs(epg.signal(states)), np.exp(-b * diffusivity), atol=1e-14)
+
+
 def test_stimulated_echo_diffusion():
     """Gradient only in the two outer intervals: b = moment^2 (T_mixing + 2/3 tau), Mz stored at order 1."""
     diffusivity, moment, half, mixing = 2.3e-9, 3e5, 5e-3, 0.2
