@@ -40,7 +40,7 @@ def folder(tmp_path_factory) -> Path:
     y, x = np.mgrid[-1:1:9j, -1:1:8j]
     inside, kind = x**2 + y**2 < 1.4, (x > 0.1).astype(int)
     maps = {name: np.where(inside, np.array(values)[kind], 0) for name, values in TISSUES.items()}
-    np.savez(folder / "phantom.npz", **maps, b1=1 + 0.1 * y, b0=20 * x, voxel_size=np.array([2e-3, 2e-3, 5e-3]))
+    np.savez(folder / "phantom.npz", **maps, b1=1 + 0.1 * y, b0=20 * x, voxel_size=np.array([2e-3, 3e-3, 5e-3]))
     return folder
 
 
@@ -82,7 +82,7 @@ def test_a_fingerprint_finds_the_tissue_that_was_simulated(bloch, folder):
         found = read_map(bloch[0] / f"{name}.nii.gz")
         np.testing.assert_allclose(found[mask], maps[name][mask], rtol=tolerance, err_msg=name)
         assert not found[~mask].any()
-    assert nib.load(bloch[0] / "t1.nii.gz").header.get_zooms() == pytest.approx((2, 2, 5))
+    assert nib.load(bloch[0] / "t1.nii.gz").header.get_zooms() == pytest.approx((2, 3, 5))
 
 
 def test_m0_has_the_phase_that_off_resonance_gives_it(bloch, folder):
@@ -147,22 +147,24 @@ def test_signals_of_a_reconstruction_may_be_nifti_or_numpy(folder, epg, tmp_path
     assert main(["simulate", "--out", str(tmp_path / "s.npz"), "--phantom", str(folder / "phantom.npz"),
                  "--schedule", str(folder / "constant.csv"), "--model", "epg"]) == 0  # fmt: skip
     signals, size = read_signals(tmp_path / "s.npz")
-    assert size == pytest.approx((2e-3, 2e-3, 5e-3))
+    assert size == pytest.approx((2e-3, 3e-3, 5e-3))
     (like,) = write_maps(tmp_path, {"like": np.ones(signals.shape[:2])}, size)
     image = nib.Nifti1Image(signals.astype(np.complex64).swapaxes(0, 1)[:, :, None], nib.load(like).affine)
-    nib.save(nib.as_closest_canonical(image), tmp_path / "s.nii.gz")  # another program's order of axes
+    theirs, ours = nib.orientations.axcodes2ornt("PSR"), nib.orientations.io_orientation(image.affine)
+    turned = image.as_reoriented(nib.orientations.ornt_transform(ours, theirs))
+    nib.save(turned, tmp_path / "s.nii.gz")  # another program's order of axes
     np.save(tmp_path / "s.npy", signals)
     with pytest.raises(ValueError, match="does not tell the size of a voxel; give --voxel-size in mm"):
         fail(["match", epg / "dictionary.h5", tmp_path / "s.npy", "--out", tmp_path / "x"])
     series, size = read_series(tmp_path / "s.nii.gz")
     np.testing.assert_array_equal(series, signals.astype(np.complex64))
-    assert size == pytest.approx((2e-3, 2e-3, 5e-3))
+    assert size == pytest.approx((2e-3, 3e-3, 5e-3))
     match = ["match", str(epg / "dictionary.h5")]
-    for run, file in {"nifti": ["s.nii.gz"], "npy": ["s.npy", "--voxel-size", "2,2,5"]}.items():
+    for run, file in {"nifti": ["s.nii.gz"], "npy": ["s.npy", "--voxel-size", "2,3,5"]}.items():
         file[0] = str(tmp_path / file[0])
         assert main([*match, *file, "--refine", "--out", str(tmp_path / run)]) == 0
         found = nib.load(tmp_path / run / "t1.nii.gz")
-        assert found.header.get_zooms() == pytest.approx((2, 2, 5))
+        assert found.header.get_zooms() == pytest.approx((2, 3, 5))
         np.testing.assert_allclose(read_map(tmp_path / run / "t1.nii.gz"), read_map(epg / "t1.nii.gz"), rtol=1e-5)
 
 
@@ -301,7 +303,7 @@ def test_help_has_an_example_that_is_valid(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([*command.split(), "--help"])
     assert stopped.value.code == 0
-    for example in re.findall(r"jaxmr ([a-z].*?)(?:   |\n)", capsys.readouterr().out.split("example:")[1]):
+    for example in re.findall(r"jaxmr ([a-z].*)", capsys.readouterr().out.split("example:")[1]):
         assert command_line().parse_args(example.split()).command == (command or "fingerprint")
         checked = True
     assert checked
@@ -357,38 +359,6 @@ def test_without_nilearn_an_invented_brain_stands_in(monkeypatch, capsys):
     assert "uv sync --extra brain" in capsys.readouterr().err
     with pytest.raises(ImportError, match="nilearn"):
         options.phantom("brain")
-
-
-def test_the_truth_of_a_mixture_is_the_mean_of_logarithms():
-    fractions = np.array([[[1.0, 0.96, 0.3]], [[0.0, 0.04, 0.7]]])
-    tissue = mr.Tissue(t1=[1.607, 4.3], t2=[0.076, 2.0], m0=[0.8, 1.0])
-    phantom = mr.objects.from_fractions(fractions, tissue, voxel_size=1e-3)
-    truth = scoring.truth_of(phantom)
-    share = np.array([0, 0.04, 0.7]) / (0.8 * np.array([1, 0.96, 0.3]) + np.array([0, 0.04, 0.7]))
-    np.testing.assert_allclose(truth["t2"][0], 0.076 ** (1 - share) * 2.0**share)
-    mask = np.ones((1, 3), bool)
-    groups = scoring.groups(phantom, {name: image[mask] for name, image in truth.items()}, mask)
-    assert [(group.name, group.voxels.tolist()) for group in groups] == [("grey matter", [0])]
-
-
-def test_maps_of_many_tissues_are_grouped_by_t1():
-    t1 = np.linspace(0.5, 2, 30).reshape(5, 6)
-    phantom = mr.objects.from_maps(t1, t1 / 10, voxel_size=1e-3)
-    truth = {name: image.ravel() for name, image in scoring.truth_of(phantom).items()}
-    groups = scoring.groups(phantom, truth, np.ones((5, 6), bool))
-    assert [group.name for group in groups] == ["T1 500 ... 966 ms", "T1 1017 ... 1483 ms", "T1 1534 ... 2000 ms"]
-    assert sorted(np.concatenate([group.voxels for group in groups])) == list(range(30))
-
-
-def test_half_a_step_is_counted_on_the_axis_and_never_beyond_it():
-    axes = {"t1": np.array([1.0, 2, 4]), "b1": np.array([0.9, 1.0, 1.1])}
-    truth = {"t1": np.array([2.0, 2, 2, 5]), "b1": np.ones(4), "m0": np.ones(4), "purity": np.array([1, 1, 1, 1.0])}
-    found = {"t1": np.array([2.8, 2.9, 2.0, 4.0]), "b1": np.array([1.04, 0.96, 1.06, 1.0]), "m0": np.full(4, 1.1)}
-    scores = scoring.without_noise(found, truth, axes)
-    assert scores["t1"]["within_half_step"] == 0.5
-    assert scores["b1"]["within_half_step"] == 0.75
-    assert scores["m0"] == {"median_error": pytest.approx(0.1)}
-    assert scoring.without_noise(found, {**truth, "purity": np.full(4, 0.9)}, axes) == {}
 
 
 def test_a_dictionary_can_be_compressed(folder, tmp_path, capsys):

@@ -8,11 +8,11 @@ temporary name and renamed when complete, and its datasets carry checksums: what
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxmr.io.writing import whole
 from jaxmr.mrf.container import Dictionary
 
 _FORMAT, _VERSION = "jaxmr dictionary", 1
@@ -29,24 +29,16 @@ def save_dictionary(
     """
     import h5py
 
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with h5py.File(partial, "w") as file:
-            file.attrs["format"], file.attrs["version"] = _FORMAT, _VERSION
-            file.create_dataset("atoms", data=np.asarray(dictionary.atoms), fletcher32=True)
-            for name, values in dictionary.parameters.items():
-                file.create_dataset(f"parameters/{name}", data=np.asarray(values), fletcher32=True)
-            if dictionary.basis is not None:
-                file.create_dataset("basis", data=np.asarray(dictionary.basis), fletcher32=True)
-            if dictionary.energy is not None:
-                file.attrs["energy"] = dictionary.energy
-            file.create_group("about").attrs.update(about or {})
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as partial, h5py.File(partial, "w") as file:
+        file.attrs["format"], file.attrs["version"] = _FORMAT, _VERSION
+        file.create_dataset("atoms", data=np.asarray(dictionary.atoms), fletcher32=True)
+        for name, values in dictionary.parameters.items():
+            file.create_dataset(f"parameters/{name}", data=np.asarray(values), fletcher32=True)
+        if dictionary.basis is not None:
+            file.create_dataset("basis", data=np.asarray(dictionary.basis), fletcher32=True)
+        if dictionary.energy is not None:
+            file.attrs["energy"] = dictionary.energy
+        file.create_group("about").attrs.update(about or {})
 
 
 def load_dictionary(path: str | os.PathLike) -> Dictionary:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+Image = Shaped[Array, "y x"] | Any
+"""Of any library; its shape is checked by hand, to say what is wrong."""
+
+
 class Style(NamedTuple):
     label: str
     unit: str
@@ -34,9 +38,9 @@ _STYLES = {
 
 
 def maps_figure(
-    truth: Mapping[str, Shaped[Array, "y x"]],
-    estimate: Mapping[str, Shaped[Array, "y x"]],
-    mask: Shaped[Array, "y x"] | None = None,
+    truth: Mapping[str, Image],
+    estimate: Mapping[str, Image],
+    mask: Image | None = None,
 ) -> "Figure":
     """A row for each of t1, t2, b1, b0 and m0 that both have: truth, estimate, and relative error in %.
 
@@ -71,18 +75,47 @@ def maps_figure(
     return figure
 
 
-def _draw_row(axes, style, true, found):
+def estimates_figure(estimate: Mapping[str, Image], mask: Image | None = None) -> "Figure":
+    """A panel for each of t1, t2, b1, b0 and m0 that there is, where no truth is known.
+
+    Units as for `maps_figure`. Outside the `mask` (without one: where the estimate is NaN or 0) all is black.
+    Raises `ValueError` when there is nothing to show.
+    """
+    from matplotlib.figure import Figure
+
+    names = [name for name in _STYLES if name in estimate]
+    images = {name: _image(estimate[name]) for name in names}
+    shown = {name: np.isfinite(image) & (image != 0) if mask is None else mask for name, image in images.items()}
+    if not any(inside.any() for inside in shown.values()):
+        raise ValueError(f"nothing to show of {sorted(estimate)}; one of {list(_STYLES)} must have voxels in the mask")
+    height, width = images[names[0]].shape
+    figure = Figure(figsize=(3.6 * len(names), min(0.5 + 2.8 * height / width, 12)), layout="compressed")
+    for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        style = _STYLES[name]
+        image = np.where(shown[name], images[name] * style.scale, np.nan)
+        axis.set_title(style.label)
+        _colour_bar(_show(axis, image, style.colours, _norm(style, image)), style.unit)
+    return figure
+
+
+def _norm(style, image):
+    """The window: what the middle 99 % of an image in display units need."""
     from matplotlib.colors import LogNorm, Normalize
 
-    true, found = true * style.scale, found * style.scale
-    low, middle, high = np.nanpercentile(true, [0.5, 50, 99.5])
+    low, middle, high = np.nanpercentile(image, [0.5, 50, 99.5])
     if style.kind == "logarithmic":  # fluid saturates, so that the tissues differ
-        norm = LogNorm(max(low, middle / 10) / 1.5, min(high, 4 * middle))
-    elif style.kind == "diverging":
+        return LogNorm(max(low, middle / 10) / 1.5, min(high, 4 * middle))
+    if style.kind == "diverging":
         reach = max(abs(low - style.centre), abs(high - style.centre)) or 1
-        norm = Normalize(style.centre - reach, style.centre + reach)
-    else:
-        norm = Normalize(0, high)
+        return Normalize(style.centre - reach, style.centre + reach)
+    return Normalize(0, high)
+
+
+def _draw_row(axes, style, true, found):
+    from matplotlib.colors import Normalize
+
+    true, found = true * style.scale, found * style.scale
+    norm = _norm(style, true)
     axes[0].set_ylabel(style.label, rotation=0, ha="right", va="center", fontsize="large")
     _show(axes[0], true, style.colours, norm)
     _colour_bar(_show(axes[1], found, style.colours, norm), style.unit)

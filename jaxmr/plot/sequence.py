@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def train_figure(
-    flip: Float[Array, "n"],
-    tr: Train | None = None,
-    te: Train | None = None,
-    signals: Mapping[str, Complex[Array, "n"]] | None = None,
+    flip: Float[Array, "n"] | Any,
+    tr: Train | Any = None,
+    te: Train | Any = None,
+    signals: Mapping[str, Complex[Array, "n"] | Any] | None = None,
 ) -> "Figure":
     """Flip angles (rad, shown in degrees), repetition and echo times (s, shown in ms), magnitude of signals.
 

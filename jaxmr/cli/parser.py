@@ -1,0 +1,196 @@
+"""The command line: commands, their options and their help.
+
+Times on the command line are in milliseconds, lengths in millimetres, angles in files in degrees. Nothing heavy
+is imported here, so that help comes at once.
+"""
+
+import argparse
+import sys
+
+DEFAULT_GRID = ("t1=300:5500:38", "t2=30:2500:40", "b1=0.76:1.24:17")
+"""ms and relative: from cartilage and fat to CSF, T2 <= T1, and the transmit field of a head at 3 T."""
+TR, TE, INVERSION_TIME = 12.0, 3.0, 20.0
+"""Timing of the built-in scan, ms."""
+PULSE = 1e-3, 3.0, 5e-3
+"""The Gaussian pulse of EPG-Bloch: duration (s), time-bandwidth product, thickness (m)."""
+
+_COMMANDS = {
+    "fingerprint": (
+        "simulate a fingerprinting scan of a brain, generate its dictionary, match, and report the accuracy",
+        "jaxmr fingerprint --out out/\n  jaxmr fingerprint --out out/ --schedule scan.csv --phantom maps/ --snr 50",
+    ),
+    "dictionary": (
+        "simulate the signals of a grid of tissues",
+        "jaxmr dictionary --schedule scan.csv --grid t1=300:3000:40 t2=20:300:40 b1=1 --out dictionary.h5",
+    ),
+    "match": (
+        "find the tissue of every voxel of a reconstruction in a dictionary",
+        "jaxmr match dictionary.h5 images.nii.gz --mask mask.nii.gz --refine --out maps/",
+    ),
+    "simulate": (
+        "simulate the signals of tissues or of a phantom",
+        "jaxmr simulate --t1 838,1607 --t2 71,76 --out signals.csv\n  jaxmr simulate --phantom maps/ --out signals.npz",
+    ),
+    "info": ("print versions and devices", "jaxmr info"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are `ValueError`s, reported like all others."""
+
+    def error(self, message: str):
+        raise ValueError(f"{message}; see {self.prog} --help")
+
+
+def command_line() -> Parser:
+    """The parser of all commands; the parsed `command` names a module of `jaxmr.cli`."""
+    main = Parser("jaxmr", description="MRI physics: from the pulse sequence to the parameter map.")
+    main.epilog = "jaxmr COMMAND --help explains a command. example: jaxmr fingerprint --out out/"
+    commands = main.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    found = {}
+    for name, (summary, example) in _COMMANDS.items():
+        found[name] = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    _fingerprint(found["fingerprint"])
+    _dictionary(found["dictionary"])
+    _match(found["match"])
+    _simulate(found["simulate"])
+    return main
+
+
+def _fingerprint(command: Parser) -> None:
+    _out(command, "FOLDER", "folder for maps (NIfTI), dictionary, figures and summary")
+    _scan(command)
+    _model(command)
+    _grid(command)
+    command.add_argument(
+        "--phantom",
+        metavar="WHAT",
+        help="brain (default; the extra `brain` provides it), procedural, or a file or folder of maps: NIfTI folder, "
+        ".npz, MRzero, KomaMRI, JEMRIS, BrainWeb",
+    )
+    command.add_argument(
+        "--snr",
+        type=float,
+        help="add noise: the root mean square of the signal over brain and train, divided by the standard deviation "
+        "of the noise of each of the real and the imaginary part",
+    )
+    command.add_argument("--seed", type=int, default=0, help="of the noise and of the procedural phantom (default 0)")
+    _progress(command)
+
+
+def _dictionary(command: Parser) -> None:
+    _out(command, "FILE.h5", "file to write (HDF5)")
+    _scan(command)
+    _model(command)
+    _grid(command)
+    command.add_argument("--rank", type=int, help="compress to a subspace of this dimension (default: no)")
+    _progress(command)
+
+
+def _match(command: Parser) -> None:
+    command.add_argument("dictionary", metavar="DICTIONARY", help="of `jaxmr dictionary` or `jaxmr fingerprint`")
+    command.add_argument(
+        "signals",
+        metavar="SIGNALS",
+        help=".npy or .npz (array `signals`), complex, (y, x, echoes) or (z, y, x, echoes), or a list "
+        "(voxels, echoes); or complex NIfTI with time as its fourth axis",
+    )
+    _out(command, "FOLDER", "folder for maps (NIfTI), figure and summary")
+    command.add_argument("--mask", metavar="FILE", help="NIfTI, .npy or .npz (`mask`); default: signals not zero")
+    command.add_argument("--refine", action="store_true", help="go on between the points of the grid")
+    command.add_argument(
+        "--voxel-size", metavar="MM", type=numbers, help="where the file tells none: one number, or dx,dy,dz"
+    )
+    _progress(command)
+
+
+def _simulate(command: Parser) -> None:
+    _out(command, "FILE", "signals.npz (complex, for `jaxmr match`), .csv or .png")
+    _scan(command)
+    _model(command)
+    for name, unit in {"t1": "MS", "t2": "MS", "b1": "RELATIVE", "b0": "HZ"}.items():
+        command.add_argument(f"--{name}", metavar=unit, type=numbers, help="of one tissue, or of several: 838,1607")
+    command.add_argument(
+        "--phantom", metavar="WHAT", help="brain, procedural, or a file or folder: signals of all its voxels (.npz)"
+    )
+    _progress(command)
+
+
+def _out(command: Parser, metavar: str, text: str) -> None:
+    command.add_argument("--out", metavar=metavar, required=True, help=text)
+
+
+def _scan(command: Parser) -> None:
+    group = command.add_argument_group(
+        "scan",
+        f"Gradient-spoiled FISP. Without --schedule: 1000 pulses of at most 70 degrees, TR {TR:g} ms, TE {TE:g} ms.",
+    )
+    group.add_argument(
+        "--schedule",
+        metavar="FILE",
+        help="text or CSV, a line per pulse: flip (degrees), then TR and TE (ms) if they are not given as options, "
+        "or any columns named flip, tr, te in a first line; or MATLAB (degrees, seconds)",
+    )
+    group.add_argument("--tr", metavar="MS", type=float, help="repetition time that the file lacks")
+    group.add_argument("--te", metavar="MS", type=float, help="echo time that the file lacks")
+    group.add_argument(
+        "--inversion-time",
+        metavar="MS|none",
+        type=milliseconds_or_none,
+        default=INVERSION_TIME,
+        help=f"from an ideal inversion to the first pulse, or none (default {INVERSION_TIME:g})",
+    )
+
+
+def _model(command: Parser) -> None:
+    group = command.add_argument_group("model")
+    duration, bandwidth, thickness = PULSE
+    group.add_argument(
+        "--model",
+        choices=("epg-bloch", "epg"),
+        default="epg-bloch",
+        help=f"epg-bloch (default): slice profile of a Gaussian pulse of {1e3 * duration:g} ms, time-bandwidth "
+        f"{bandwidth:g}, {1e3 * thickness:g} mm; epg: instantaneous pulses",
+    )
+    group.add_argument(
+        "--tolerance", type=float, default=1e-3, help="error of a signal, relative to its norm (default 1e-3)"
+    )
+
+
+def _grid(command: Parser) -> None:
+    command.add_argument(
+        "--grid",
+        metavar="AXIS",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="t1=START:STOP:COUNT (ms, spaced by equal factors), t2 likewise, b1 (relative, equal steps), b0 (Hz, "
+        f"likewise), or values: b1=0.9,1,1.1. Axes left out are {' '.join(DEFAULT_GRID)}. Atoms with t2 > t1 are "
+        "dropped",
+    )
+
+
+def _progress(command: Parser) -> None:
+    command.add_argument(
+        "--no-progress",
+        dest="progress",
+        action="store_false",
+        default=sys.stderr.isatty(),
+        help="no progress bars (shown only on a terminal anyway)",
+    )
+
+
+def numbers(text: str) -> list[float]:
+    """Numbers separated by commas."""
+    return [float(word) for word in text.split(",")]
+
+
+def milliseconds_or_none(text: str) -> float | None:
+    """A time in ms, or None for `none`."""
+    return None if text == "none" else float(text)
