@@ -14,7 +14,7 @@ import pytest
 
 import jaxmr as mr
 from jaxmr.__main__ import main
-from jaxmr.cli import options, scoring
+from jaxmr.cli import options
 from jaxmr.cli.fingerprint import notes
 from jaxmr.cli.parser import command_line
 from jaxmr.io.hdf5 import load_dictionary, read_about
@@ -170,7 +170,7 @@ def test_signals_of_a_reconstruction_may_be_nifti_or_numpy(folder, epg, tmp_path
 
 def test_what_makes_a_match_wrong_is_noted(folder):
     phantom = mr.objects.load(folder / "phantom.npz")
-    images = scoring.truth_of(phantom)
+    images = mr.objects.truth(phantom)
     values = {name: image[images["m0"] > 0] for name, image in images.items()}
     constant = scan_of("--schedule", folder / "constant.csv")
     varying = constant._replace(tr=np.linspace(12e-3, 14e-3, PULSES))

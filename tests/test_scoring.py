@@ -12,7 +12,7 @@ def test_the_truth_of_a_mixture_is_the_mean_of_logarithms():
     tissue = mr.Tissue(t1=[1.607, 4.3], t2=[0.076, 2.0], m0=[0.8, 1.0])
     fractions = np.stack([1 - fluid, fluid])[:, None]
     phantom = mr.objects.from_fractions(fractions, tissue, voxel_size=1e-3, minimum=0.001)
-    truth = scoring.truth_of(phantom)
+    truth = mr.objects.truth(phantom)
     share = fluid / (0.8 * (1 - fluid) + fluid)
     np.testing.assert_allclose(truth["t2"][0], 0.076 ** (1 - share) * 2.0**share)
     mask = np.ones((1, 5), bool)
@@ -23,7 +23,7 @@ def test_the_truth_of_a_mixture_is_the_mean_of_logarithms():
 def test_maps_of_many_tissues_are_grouped_by_t1():
     t1 = np.linspace(0.5, 2, 30).reshape(5, 6)
     phantom = mr.objects.from_maps(t1, t1 / 10, voxel_size=1e-3)
-    truth = {name: image.ravel() for name, image in scoring.truth_of(phantom).items()}
+    truth = {name: image.ravel() for name, image in mr.objects.truth(phantom).items()}
     groups = scoring.groups(phantom, truth, np.ones((5, 6), bool))
     assert [group.name for group in groups] == ["T1 500 ... 966 ms", "T1 1017 ... 1483 ms", "T1 1534 ... 2000 ms"]
     assert sorted(np.concatenate([group.voxels for group in groups])) == list(range(30))

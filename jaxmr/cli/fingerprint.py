@@ -32,7 +32,8 @@ def run(options: Any) -> None:
     seconds: dict[str, float] = {}
     with _timed(seconds, "phantom"):
         phantom, name = shared.phantom(options.phantom, options.seed)
-        images = scoring.truth_of(phantom)
+        images = mr.objects.truth(phantom)
+        images["m0"] = np.abs(images["m0"])
         mask = images["m0"] > 0
         truth = {name: image[mask] for name, image in images.items()}
     with _timed(seconds, "scan"):

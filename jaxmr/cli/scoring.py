@@ -1,8 +1,7 @@
 """How accurate a match is: matched maps against the tissue that was simulated.
 
-Scored are voxels of one tissue, which gives more than 95 % of their M0. The truth of a mixture is the mean of the
-logarithms of T1 and T2: a plain mean would have T2 doubled by 3 % of CSF in grey matter, where the signal, and
-every match, change by a few per cent. Values are arrays over the voxels of the brain, in SI units.
+Scored are voxels of one tissue, which gives more than 95 % of their M0, against `objects.truth` (of what is mixed,
+the geometric means of T1 and T2). Values are arrays over the voxels of the brain, in SI units.
 """
 
 from typing import NamedTuple
@@ -31,18 +30,6 @@ class Group(NamedTuple):
 
     name: str
     voxels: np.ndarray
-
-
-def truth_of(phantom: Phantom) -> dict[str, np.ndarray]:
-    """The truth as images: `objects.truth`, but T1 and T2 by the means of their logarithms, and m0 its magnitude."""
-    images = mr.objects.truth(phantom)
-    pixel, weight = np.asarray(phantom.pixel), _weight(phantom)
-    total = np.bincount(pixel, weight, images["t1"].size)
-    for name in ("t1", "t2"):
-        mean = np.bincount(pixel, weight * np.log(getattr(phantom.tissue, name)), total.size)
-        mean = np.divide(mean, total, where=total > 0, out=np.full(total.size, np.nan))
-        images[name] = np.exp(mean).reshape(phantom.matrix)
-    return images | {"m0": np.abs(images["m0"])}
 
 
 def _weight(phantom: Phantom) -> np.ndarray:

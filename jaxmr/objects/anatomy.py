@@ -81,9 +81,7 @@ def _sulci(rng: np.random.Generator) -> list[np.ndarray]:
     for y in (-0.066, -0.050, 0.052, 0.066):
         for side in (-1, 1):
             start = np.array([0, y + rng.uniform(-3e-3, 3e-3)])
-            paths += _forked(
-                start, np.array([side, 0.5 * np.sign(-y)]) / 1.118, rng.uniform(0.010, 0.016), rng
-            )
+            paths += _forked(start, np.array([side, 0.5 * np.sign(-y)]) / 1.118, rng.uniform(0.010, 0.016), rng)
     return paths
 
 

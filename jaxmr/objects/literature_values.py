@@ -17,8 +17,7 @@ SOURCES = {
     "Stanisz": "Stanisz, MRM 54:507 (2005), excised tissue at 37 degrees C",
     "de Bazelaire": "de Bazelaire, Radiology 230:652 (2004)",
     "Gold": "Gold, AJR 183:343 (2004), subcutaneous fat",
-    "blood 7 T": "arterial, haematocrit 0.42; T1 Grgac, MRM 70:1153 (2013); T2 Krishnamurthy, MRM 71:2035 "
-    "(2014)",
+    "blood 7 T": "arterial, haematocrit 0.42; T1 Grgac, MRM 70:1153 (2013); T2 Krishnamurthy, MRM 71:2035 (2014)",
     "water": "water content, 3 T: Oros-Peusquens, Front. Neurol. 10:1333 (2019)",
 }
 """What the keys in `TABLE` and `PROTON_DENSITY` stand for."""

@@ -74,9 +74,7 @@ def jemris_sample(path: Path, slice: Slice) -> Phantom:
     if data.ndim not in (3, 4) or data.shape[-1] != 5:
         raise ValueError(f"sample/data must have shape ([z,] y, x, 5), got {data.shape}")
     resolution, offset = (1e-3 * arrays[name].ravel() for name in ("resolution", "offset"))
-    axes = [
-        (np.arange(n) - (n - 1) / 2) * resolution[k] + offset[k] for k, n in enumerate(data.shape[-2::-1])
-    ]
+    axes = [(np.arange(n) - (n - 1) / 2) * resolution[k] + offset[k] for k, n in enumerate(data.shape[-2::-1])]
     coordinates = np.meshgrid(*axes[::-1], indexing="ij")[::-1]
     place = np.stack([*coordinates, np.zeros(data.shape[:-1])][:3], -1)
     if data.ndim == 4:

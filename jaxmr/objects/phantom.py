@@ -52,12 +52,10 @@ class Phantom(eqx.Module):
         coils=None,
         pixel=None,
         matrix: tuple[int, ...] = (),
-        voxel_shape: VoxelShape = "sinc",
+        voxel_shape: str = "sinc",
     ):
         if len(tissue.shape) != 1:
-            raise ValueError(
-                f"the tissue of a Phantom has shape (n,), got {tissue.shape}; reshape it or use from_maps"
-            )
+            raise ValueError(f"the tissue of a Phantom has shape (n,), got {tissue.shape}; reshape it or use from_maps")
         n = tissue.shape[0]
         self.tissue = tissue
         self.position = as_float("position", position)
@@ -102,9 +100,11 @@ def to_image(phantom: Phantom, values) -> Array:
 def truth(phantom: Phantom) -> dict[str, np.ndarray]:
     """What a perfect measurement of each pixel would find, as NumPy images of shape `matrix`.
 
-    "t1", "t2", "b1", "b0": means over the compartments weighted by abs(m0), NaN where there is no
-    tissue. "m0": their sum, 0 where there is none. "purity": the share of the largest
-    compartment in that sum, 1 for a single tissue, NaN where there is none.
+    "t1", "t2": geometric means over the compartments, "b1", "b0": their means, all weighted by abs(m0),
+    NaN where there is no tissue. Relaxation times are scale parameters: a plain mean would double T2
+    where 3 % of CSF lies in grey matter, whose signal changes by a few per cent.
+    "m0": their sum, 0 where there is none. "purity": the share of the largest compartment in that sum,
+    1 for a single tissue, NaN where there is none.
     """
     pixel = np.asarray(_pixels(phantom))
     tissue = phantom.tissue
@@ -112,23 +112,30 @@ def truth(phantom: Phantom) -> dict[str, np.ndarray]:
     m0 = np.ones(tissue.shape) if tissue.m0 is None else np.asarray(tissue.m0)
     weight = np.abs(m0)
     total = np.bincount(pixel, weight, n_pixels)
-    largest = np.zeros(n_pixels)
-    np.maximum.at(largest, pixel, weight)
     summed = np.zeros(n_pixels, m0.dtype)
     np.add.at(summed, pixel, m0)
-    empty = total == 0
-    divisor = np.where(empty, np.nan, total)
-    values = {
-        "t1": tissue.t1,
-        "t2": tissue.t2,
-        "b1": np.ones(tissue.shape) if tissue.b1 is None else tissue.b1,
-        "b0": np.zeros(tissue.shape) if tissue.b0 is None else tissue.b0,
-    }
+    # Assignment in ascending order of weight leaves the largest compartment in place.
+    order = np.argsort(weight, kind="stable")
+    largest = np.zeros(n_pixels, int)
+    largest[pixel[order]] = order
+    divisor = np.where(total == 0, np.nan, total)
+
+    def mean(values):
+        return np.bincount(pixel, weight * values, n_pixels) / divisor
+
+    def geometric_mean(times):
+        # In units of the largest compartment, so that a pixel of one tissue has exactly its value.
+        leading = np.asarray(times)[largest]
+        return leading * np.exp(mean(np.log(np.asarray(times) / leading[pixel])))
+
     images = {
-        name: np.bincount(pixel, weight * np.asarray(leaf), n_pixels) / divisor
-        for name, leaf in values.items()
+        "t1": geometric_mean(tissue.t1),
+        "t2": geometric_mean(tissue.t2),
+        "b1": mean(np.ones(tissue.shape) if tissue.b1 is None else np.asarray(tissue.b1)),
+        "b0": mean(np.zeros(tissue.shape) if tissue.b0 is None else np.asarray(tissue.b0)),
+        "m0": summed,
+        "purity": weight[largest] / divisor,
     }
-    images |= {"m0": summed, "purity": largest / divisor}
     return {name: image.reshape(phantom.matrix) for name, image in images.items()}
 
 
@@ -144,7 +151,7 @@ def from_maps(
     mask=None,
     voxel_size=None,
     fov=None,
-    voxel_shape: VoxelShape = "sinc",
+    voxel_shape: str = "sinc",
 ) -> Phantom:
     """A phantom of one compartment per voxel from image maps, in the units of `Tissue`.
 
@@ -224,9 +231,7 @@ def from_fractions(
             raise ValueError(f"map {name} has shape {image.shape}, the fractions have {matrix}")
         leaves[name] = image.ravel()[pixel]
     voxel = _voxel_size(matrix, voxel_size, fov)
-    return Phantom(
-        Tissue(m0=m0, **leaves), grid_position(matrix, voxel)[pixel], voxel, pixel=pixel, matrix=matrix
-    )
+    return Phantom(Tissue(m0=m0, **leaves), grid_position(matrix, voxel)[pixel], voxel, pixel=pixel, matrix=matrix)
 
 
 def grid_position(matrix: tuple[int, ...], voxel_size) -> np.ndarray:
@@ -276,7 +281,5 @@ def _require_pixels(pixel: Array, n: int, matrix: tuple[int, ...]) -> None:
 
 def _pixels(phantom: Phantom) -> Array:
     if phantom.pixel is None:
-        raise ValueError(
-            "this phantom has no pixels: give pixel= and matrix= to Phantom, or build it with from_maps"
-        )
+        raise ValueError("this phantom has no pixels: give pixel= and matrix= to Phantom, or build it with from_maps")
     return phantom.pixel
