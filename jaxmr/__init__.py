@@ -5,24 +5,22 @@
 
     signal = mr.simulate(sequence, tissue, mr.EPG())
 
-The namespaces `rf`, `sequences`, `mrf`, `design`, `io` and `plot` load when first used; importing
-jaxmr pulls neither SciPy nor matplotlib and sets no JAX flag.
+Every name loads when it is first used: importing jaxmr is light, sets no JAX flag and starts no device.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from jaxmr.core.batch import use_cores
-from jaxmr.models import EPG, AccuracyWarning, EPGBloch, Model, plan, simulate, simulate_with_jacobian
-from jaxmr.objects import Phantom, Tissue, grid, literature
-
 if TYPE_CHECKING:
     from jaxmr import design, io, mrf, objects, plot, sequences, units
+    from jaxmr.core.batch import use_cores
+    from jaxmr.models import EPG, AccuracyWarning, EPGBloch, Model, plan, simulate, simulate_with_jacobian
+    from jaxmr.objects import Phantom, Tissue, grid, literature
     from jaxmr.physics import bloch, epg, rf
 
 __version__ = "0.1.0"
 
-_NAMESPACES = {
+_ROOMS = {
     "bloch": "jaxmr.physics.bloch",
     "design": "jaxmr.design",
     "epg": "jaxmr.physics.epg",
@@ -34,12 +32,32 @@ _NAMESPACES = {
     "sequences": "jaxmr.sequences",
     "units": "jaxmr.units",
 }
+_HOMES = {
+    "EPG": "jaxmr.models",
+    "AccuracyWarning": "jaxmr.models",
+    "EPGBloch": "jaxmr.models",
+    "Model": "jaxmr.models",
+    "Phantom": "jaxmr.objects",
+    "Tissue": "jaxmr.objects",
+    "grid": "jaxmr.objects",
+    "literature": "jaxmr.objects",
+    "plan": "jaxmr.models",
+    "simulate": "jaxmr.models",
+    "simulate_with_jacobian": "jaxmr.models",
+    "use_cores": "jaxmr.core.batch",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _NAMESPACES:
-        return importlib.import_module(_NAMESPACES[name])
+    if name in _ROOMS:
+        return importlib.import_module(_ROOMS[name])
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'jaxmr' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 __all__ = [

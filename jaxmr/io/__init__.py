@@ -1,0 +1,7 @@
+"""Files that other programs read: NIfTI maps, dictionaries (HDF5), signals."""
+
+from jaxmr.io.hdf5 import load_dictionary, save_dictionary
+from jaxmr.io.nifti import read_map, write_maps
+from jaxmr.io.signals import read_signals
+
+__all__ = ["load_dictionary", "read_map", "read_signals", "save_dictionary", "write_maps"]

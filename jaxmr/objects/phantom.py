@@ -11,7 +11,6 @@ row on top is then what a radiologist expects: the face up, the patient's right 
 """
 
 import math
-from typing import Literal
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -22,8 +21,6 @@ from jaxmr.core.checks import as_float, is_concrete, require_values
 from jaxmr.objects.tissue import Tissue
 
 VOXEL_SHAPES = ("sinc", "box", "point")
-
-VoxelShape = Literal["sinc", "box", "point"]
 
 
 class Phantom(eqx.Module):
@@ -42,7 +39,7 @@ class Phantom(eqx.Module):
     coils: Complex[Array, "coils n"] | None
     pixel: Int[Array, " n"] | None
     matrix: tuple[int, ...] = eqx.field(static=True)
-    voxel_shape: VoxelShape = eqx.field(static=True)
+    voxel_shape: str = eqx.field(static=True)
 
     def __init__(
         self,
