@@ -30,8 +30,8 @@ def test_a_committed_array_and_a_users_own_jit_keep_working():
 
 def test_chunk_sizes_are_bounded():
     assert batch.voxels_per_chunk(10, 1) == 512
-    assert batch.voxels_per_chunk(10**9, 1) == 64
-    assert batch.voxels_per_chunk(10**9, 16) == 4
+    assert batch.voxels_per_chunk(10**9, 1) == 256
+    assert batch.voxels_per_chunk(10**9, 16) == 16
     assert batch.voxels_per_chunk(10**9, 1000) == 1
 
 

@@ -5,7 +5,7 @@ they share the pulse operators. One compilation serves all chunks of a group of 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -56,9 +56,10 @@ def simulate_many(
     error = 0.0
     with batch.progress_bar(voxels.shape[0], description, progress) as bar:
         plans = planning.plan_groups(sequence, [voxels[band] for band in bands], model)
+        shared = _prepare(sequence, _extremes(voxels), plans[0])
         for band, planned in zip(bands, plans, strict=True):
             error = max(error, 0.0 if planned.error is None else float(planned.error))
-            for chosen, signals in _band(sequence, voxels, band, planned, tuple(devices)):
+            for chosen, signals in _band(shared, sequence, voxels, band, planned, tuple(devices)):
                 found = signals if project is None else project(signals)
                 if kept is None:
                     kept = np.empty((voxels.shape[0], found.shape[1]), found.dtype)
@@ -74,7 +75,16 @@ def _bands(t2: np.ndarray) -> list[np.ndarray]:
     return [np.flatnonzero(band == value) for value in np.unique(band)]
 
 
-def _band(sequence: Sequence, voxels: Tissue, band: np.ndarray, model: Model, devices: tuple):
+def _extremes(tissue: Tissue) -> Tissue:
+    """The voxels between which all others lie: what is shared need not see more of them."""
+    t1, t2 = np.asarray(tissue.t1), np.asarray(tissue.t2)
+    ends = [np.argmax(1 / t2 - 1 / t1), np.argmax(t2)]
+    if tissue.b1 is not None:
+        ends += [np.argmin(tissue.b1), np.argmax(tissue.b1)]
+    return tissue[np.array(ends)]
+
+
+def _band(shared: Any, sequence: Sequence, voxels: Tissue, band: np.ndarray, model: Model, devices: tuple):
     """Signals of one band, chunk by chunk: pairs of voxel indices and their signals."""
     host = jax.tree.map(lambda leaf: np.asarray(leaf)[band], voxels)
     groups, factors = [np.arange(len(band))], [1.0]
@@ -84,8 +94,6 @@ def _band(sequence: Sequence, voxels: Tissue, band: np.ndarray, model: Model, de
             groups = [np.flatnonzero(host.b1 == level) for level in levels]
             factors = list(levels)
             host = eqx.tree_at(lambda t: t.b1, host, None)
-    # The pulse operators of the largest flips serve all groups.
-    shared = _prepare(sequence, jnp.asarray(max(factors), host.t1.dtype), jax.tree.map(jnp.asarray, host), model)
     dtype = np.result_type(host.t1.dtype, np.complex64)
     size = max(int(CHUNK_BYTES / (dtype.itemsize * sequence.n_echoes)), 1)
     size = min(size, max(len(group) for group in groups))
@@ -99,9 +107,7 @@ def _band(sequence: Sequence, voxels: Tissue, band: np.ndarray, model: Model, de
             yield band[chosen], np.asarray(signals)[: len(chosen)]
 
 
-@eqx.filter_jit
-def _prepare(sequence, factor, tissue, model):
-    return prepare(scale_flips(sequence, factor), tissue, model)
+_prepare = eqx.filter_jit(prepare)
 
 
 @eqx.filter_jit

@@ -24,7 +24,7 @@ from jaxmr.sequences.sequence import Sequence, order_bounds, repetition_time
 
 WARN_ABOVE = 1e-2
 """Relative error of a pilot's signal above which too few orders are reported."""
-LADDER = (6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+LADDER = (6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 """Orders that are tried; few, so that few shapes are ever compiled."""
 PILOT_SLICES = 8
 """Sub-slices of a pilot: enough to see flip angles from 0 to the largest."""
