@@ -12,11 +12,8 @@ from jaxmr.models.model import Model
 from jaxmr.models.playing import Slices, Voxels, needs_precession, one_axis, play
 from jaxmr.objects.tissue import Tissue
 from jaxmr.physics import kernels, selective
-from jaxmr.physics.rf import SmallTip, Waveform, slice_positions
+from jaxmr.physics.rf import SLICE_RANGE, SmallTip, Waveform, slice_positions
 from jaxmr.sequences.sequence import Pulse, Sequence, order_bounds
-
-SLICE_RANGE = 3.0
-"""Sub-slices reach over this many slice thicknesses (Liu et al., section 3.1)."""
 
 
 def _orders(sequence: Sequence, orders: int | None) -> int:

@@ -19,6 +19,9 @@ from jaxmr.core.checks import as_float, is_concrete, require_values
 from jaxmr.core.types import Array, Complex, Float, RealScalar
 from jaxmr.physics.bloch import cos_root, sinc_root
 
+SLICE_RANGE = 3.0
+"""Sub-slices reach over this many slice thicknesses (Liu et al., section 3.1)."""
+
 
 class Waveform(eqx.Module):
     """A selective RF pulse shape of unit flip, and the gradient played with it.
@@ -353,8 +356,8 @@ def small_tip(waveform: Waveform) -> SmallTip:
 
 
 def slice_positions(thickness: RealScalar, n_z: int) -> Float[Array, "n_z"]:
-    """`n_z` midpoints over three thicknesses, m; the signal of the slice is 3 times their mean."""
-    return 3 * thickness * _midpoints(n_z, "n_z")
+    """`n_z` midpoints over `SLICE_RANGE` thicknesses, m; the signal of the slice is that many times their mean."""
+    return SLICE_RANGE * thickness * _midpoints(n_z, "n_z")
 
 
 def energy(waveform: Waveform, flip: Float[Array, "*n"] | float) -> Float[Array, "*n"]:
