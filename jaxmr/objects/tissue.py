@@ -34,11 +34,11 @@ class Tissue(eqx.Module):
     def __init__(self, t1, t2, m0=None, b1=None, b0=None, t2_prime=None, diffusivity=None):
         given = {"t1": t1, "t2": t2, "b1": b1, "b0": b0, "t2_prime": t2_prime, "diffusivity": diffusivity}
         leaves = {name: as_float(name, value) for name, value in given.items() if value is not None}
-        for name in {"t1", "t2", "t2_prime"} & leaves.keys():
+        for name in (name for name in ("t1", "t2", "t2_prime") if name in leaves):
             require_values(name, leaves[name], "times are in seconds; mask empty voxels out", positive=True)
         if "diffusivity" in leaves:
             require_values("diffusivity", leaves["diffusivity"], "it is in m2/s, water 2.3e-9", minimum=0)
-        for name in {"b1", "b0"} & leaves.keys():
+        for name in (name for name in ("b1", "b0") if name in leaves):
             require_values(name, leaves[name], "mask empty voxels out")
         if m0 is not None:
             leaves["m0"] = jnp.asarray(m0)
