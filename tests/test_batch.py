@@ -10,13 +10,20 @@ from jaxmr.core import batch
 
 
 @pytest.mark.parametrize("n", [1, 7, 8, 23])
-def test_chunks_and_devices_change_nothing(n):
+@pytest.mark.parametrize("devices", [None, 2])
+def test_groups_and_devices_change_nothing(n, devices):
     voxels = {"a": jnp.arange(float(n)), "b": jnp.ones((n, 2))}
-    function = lambda v: v["a"][:, None] ** 2 * v["b"]  # noqa: E731
-    expected = function(voxels)
-    assert np.array_equal(batch.in_chunks(function, voxels, 4), expected)
-    shared = batch.over_devices(lambda scale, v: scale * function(v), jnp.asarray(2.0), voxels, jax.devices())
-    assert np.array_equal(shared, 2 * expected)
+    function = lambda scale, v: scale * v["a"][:, None] ** 2 * v["b"]  # noqa: E731
+    groups = batch.in_groups(voxels, 4, devices or 1)
+    assert groups["a"].size < n + 4 * (devices or 1)
+    found = batch.over_groups(function, jnp.asarray(2.0), groups, devices and jax.devices())
+    assert np.array_equal(found.reshape(-1, 2)[:n], function(2.0, voxels))
+
+
+def test_groups_are_dealt_out_where_they_do_not_fill_the_devices():
+    groups = jnp.arange(15.0).reshape(3, 5)
+    found = batch.over_groups(lambda scale, g: scale * g, jnp.asarray(2.0), groups, jax.devices())
+    assert np.array_equal(found, 2 * groups)
 
 
 def test_a_committed_array_and_a_users_own_jit_keep_working():
@@ -30,8 +37,8 @@ def test_a_committed_array_and_a_users_own_jit_keep_working():
 
 def test_chunk_sizes_are_bounded():
     assert batch.voxels_per_chunk(10, 1) == 512
-    assert batch.voxels_per_chunk(10**9, 1) == 256
-    assert batch.voxels_per_chunk(10**9, 16) == 16
+    assert batch.voxels_per_chunk(10**9, 1) == 128
+    assert batch.voxels_per_chunk(10**9, 16) == 8
     assert batch.voxels_per_chunk(10**9, 1000) == 1
 
 

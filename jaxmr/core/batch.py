@@ -1,10 +1,10 @@
-"""Where the work happens: chunks that fit the cache, devices that share the voxels, progress on the host.
+"""Where the work happens: groups that fit the cache, devices that share them, progress on the host.
 
-Nothing here knows physics. A batched function takes a tree of arrays whose leading axis is the
-voxel and returns arrays with the same leading axis.
+Nothing here knows physics. Voxels lie in groups: a tree of arrays `(n_groups, lanes, ...)`, computed group by
+group. What is one for a whole group (a transmit field that its voxels share) is a leaf `(n_groups, 1)`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 CACHE_BYTES = 192 * 1024
 """State of one chunk that stays in a core's second-level cache (measured: flat from 64 to 256 kB)."""
-LANES = (256, 512)
+LANES = (128, 512)
 """Fewest and most lanes of a chunk: below, vectors run empty; above, nothing is gained."""
 
 
@@ -49,7 +49,7 @@ def voxels_per_chunk(bytes_per_voxel: int, lanes_per_voxel: int) -> int:
 
 
 def _pad(tree: Any, n: int) -> Any:
-    """Repeat the last voxel until there are `n` (valid physics, so that no NaN is made)."""
+    """Repeat the last row until there are `n` (valid physics, so that no NaN is made)."""
 
     def pad(leaf):
         missing = n - leaf.shape[0]
@@ -58,28 +58,47 @@ def _pad(tree: Any, n: int) -> Any:
     return jax.tree.map(pad, tree)
 
 
-def in_chunks(function: Callable[[Any], Any], voxels: Any, chunk: int) -> Any:
-    """`function` over the leading axis of `voxels`, `chunk` at a time, one chunk after the other."""
+def in_groups(voxels: Any, lanes: int, n_devices: int = 1) -> Any:
+    """Leaves `(n, ...)` as `(n_groups, lanes, ...)` with at most so many lanes, padded, a share for every device."""
     n = jax.tree.leaves(voxels)[0].shape[0]
-    if n <= chunk:
-        return function(voxels)
-    n_chunks = -(-n // chunk)
-    chunk = -(-n // n_chunks)
-    padded = _pad(voxels, n_chunks * chunk)
-    stacked = jax.tree.map(lambda leaf: leaf.reshape(n_chunks, chunk, *leaf.shape[1:]), padded)
-    results = jax.lax.map(function, stacked)
-    return jax.tree.map(lambda leaf: leaf.reshape(n_chunks * chunk, *leaf.shape[2:])[:n], results)
+    n_groups = -(-n // lanes)
+    n_groups = -(-n_groups // n_devices) * n_devices
+    lanes = -(-n // n_groups)
+    padded = _pad(voxels, n_groups * lanes)
+    return jax.tree.map(lambda leaf: leaf.reshape(n_groups, lanes, *leaf.shape[1:]), padded)
 
 
-def over_devices(function: Callable[[Any, Any], Any], shared: Any, voxels: Any, devices: list) -> Any:
-    """`function(shared, voxels)` with the voxels dealt to `devices` in equal shares, padded where needed."""
-    n = jax.tree.leaves(voxels)[0].shape[0]
-    share = -(-n // len(devices))
-    mesh = Mesh(np.array(devices), ("voxels",))
-    split, whole = PartitionSpec("voxels"), PartitionSpec()
-    mapped = jax.shard_map(function, mesh=mesh, in_specs=(whole, split), out_specs=split, check_vma=False)
-    results = mapped(shared, _pad(voxels, share * len(devices)))
+def over_groups(
+    function: Callable[[Any, Any], Any], shared: Any, groups: Any, devices: Sequence[jax.Device] | None = None
+) -> Any:
+    """`function(shared, group)` for every group along the leading axis, the results stacked alike.
+
+    A CPU device computes one group after the other, others all side by side. With several `devices` the groups
+    are dealt to them in equal shares, padded where needed.
+    """
+    n = jax.tree.leaves(groups)[0].shape[0]
+    if devices is None or len(devices) == 1:
+        return _share(function, shared, groups)
+    mesh = Mesh(np.array(devices), ("groups",))
+    split, whole = PartitionSpec("groups"), PartitionSpec()
+    mapped = jax.shard_map(
+        lambda shared, groups: _share(function, shared, groups),
+        mesh=mesh,
+        in_specs=(whole, split),
+        out_specs=split,
+        check_vma=False,
+    )
+    results = mapped(shared, _pad(groups, -(-n // len(devices)) * len(devices)))
     return jax.tree.map(lambda leaf: leaf[:n], results)
+
+
+def _share(function, shared, groups):
+    """All groups of one device."""
+    if jax.tree.leaves(groups)[0].shape[0] == 1:
+        only = function(shared, jax.tree.map(lambda leaf: leaf[0], groups))
+        return jax.tree.map(lambda leaf: leaf[None], only)
+    one = lambda group: function(shared, group)  # noqa: E731
+    return jax.lax.map(one, groups) if jax.default_backend() == "cpu" else jax.vmap(one)(groups)
 
 
 def progress_bar(n: int, description: str, progress: bool):

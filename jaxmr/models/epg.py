@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jaxmr.core.types import Array, Complex, Float
 from jaxmr.models import planning
 from jaxmr.models.model import Model
-from jaxmr.models.playing import Slices, Voxels, needs_precession, one_axis, play
+from jaxmr.models.playing import has_derivatives, needs_precession, one_axis, play, play_with_derivatives
+from jaxmr.models.repetition import PulseRule, Slices, Voxels
 from jaxmr.objects.tissue import Tissue
 from jaxmr.physics import kernels, selective
 from jaxmr.physics.rf import SLICE_RANGE, SmallTip, Waveform, slice_positions
@@ -74,16 +75,27 @@ class EPG(Model):
     def signals(
         self, shared: Any, sequence: Sequence, tissue: Tissue, keep: Float[Array, "voxels"] | None = None
     ) -> Complex[Array, "voxels n_echoes"]:
+        return play(sequence, tissue, *self._how(shared, sequence, tissue), keep)
+
+    def derivatives(
+        self, shared: Any, sequence: Sequence, tissue: Tissue, names: tuple[str, ...]
+    ) -> tuple[Complex[Array, "voxels n_echoes"], Complex[Array, "n_names voxels n_echoes"]] | None:
+        if not has_derivatives(sequence, tissue, names):
+            return None
+        return play_with_derivatives(sequence, tissue, *self._how(shared, sequence, tissue), names)
+
+    def _how(self, shared: Any, sequence: Sequence, tissue: Tissue) -> tuple[PulseRule, Slices, int | None, bool]:
+        """Pulses, sub-slices, orders and arithmetic (real or not) of this simulation."""
         real = one_axis(sequence) and not needs_precession(sequence, tissue)
         if shared is None:
-            return play(sequence, tissue, _hard, Slices(), self.orders, real, keep)
+            return PulseRule(_hard, relaxing=False), Slices(), self.orders, real
         scale, phase = shared
         weight = SLICE_RANGE / self.n_z * (2 if self._half(sequence, tissue) else 1)
 
-        def rule(pulse: Pulse, flip, voxels: Voxels) -> kernels.Operator:
+        def act(pulse: Pulse, flip, voxels: Voxels) -> kernels.Operator:
             return _hard(pulse, flip * scale[:, None], voxels)
 
-        return play(sequence, tissue, rule, Slices(scale.shape[0], weight, phase=phase), self.orders, real, keep)
+        return PulseRule(act, relaxing=False), Slices(scale.shape[0], weight, phase=phase), self.orders, real
 
     def state_shape(self, sequence: Sequence, tissue: Tissue) -> tuple[int, int]:
         parts = 3 if one_axis(sequence) and not needs_precession(sequence, tissue) else 6
@@ -102,8 +114,14 @@ class EPG(Model):
 
 def _hard(pulse: Pulse, flip, voxels: Voxels) -> kernels.Operator:
     """Instantaneous rotation by `flip` times the transmit field."""
-    angle = flip if voxels.b1 is None else flip * voxels.b1
-    return kernels.hard_pulse(angle)
+    return kernels.hard_pulse(_turned(flip, voxels))
+
+
+def _turned(flip, voxels: Voxels):
+    """`flip` times the transmit field: one number where the voxels share it, else one per voxel."""
+    if voxels.b1 is None:
+        return flip
+    return flip * (voxels.b1[0, 0] if voxels.b1.size == 1 else voxels.b1)
 
 
 @final
@@ -139,14 +157,25 @@ class EPGBloch(Model):
     def signals(
         self, shared: Any, sequence: Sequence, tissue: Tissue, keep: Float[Array, "voxels"] | None = None
     ) -> Complex[Array, "voxels n_echoes"]:
+        return play(sequence, tissue, *self._how(shared, sequence, tissue), keep)
+
+    def derivatives(
+        self, shared: Any, sequence: Sequence, tissue: Tissue, names: tuple[str, ...]
+    ) -> tuple[Complex[Array, "voxels n_echoes"], Complex[Array, "n_names voxels n_echoes"]] | None:
+        if not has_derivatives(sequence, tissue, names):
+            return None
+        return play_with_derivatives(sequence, tissue, *self._how(shared, sequence, tissue), names)
+
+    def _how(self, shared: Any, sequence: Sequence, tissue: Tissue) -> tuple[PulseRule, Slices, int | None, bool]:
+        """Pulses, sub-slices, orders and arithmetic (real or not) of this simulation."""
         half = self._half(sequence, tissue)
         weight = SLICE_RANGE / self.n_z * (2 if half else 1)
 
-        def rule(pulse: Pulse, flip, voxels: Voxels) -> kernels.Operator:
+        def act(pulse: Pulse, flip, voxels: Voxels) -> kernels.Operator:
             return _selective(shared[pulse.shape or 0], flip, voxels)
 
         slices = Slices(self.n_z // (2 if half else 1), weight, imaginary=half)
-        return play(sequence, tissue, rule, slices, self.orders, False, keep)
+        return PulseRule(act, relaxing=True), slices, self.orders, False
 
     def state_shape(self, sequence: Sequence, tissue: Tissue) -> tuple[int, int]:
         slices = self.n_z // (2 if self._half(sequence, tissue) else 1)
@@ -174,12 +203,13 @@ class EPGBloch(Model):
 def _selective(table: selective.OperatorTable, flip, voxels: Voxels) -> kernels.Operator:
     """The slice-selective operator of every voxel and sub-slice, from the table."""
     delta = ((voxels.r2 - voxels.r1) / table.delta_scale)[None]
-    if voxels.b1 is None:
-        constant, linear, square = jax.lax.optimization_barrier(selective.look_up(table, flip))[..., None]
+    beta = _turned(flip, voxels)
+    if beta.ndim == 0:
+        constant, linear, square = jax.lax.optimization_barrier(selective.look_up(table, beta))[..., None]
         entries = (square * delta + linear) * delta + constant
     else:
         # One gather per voxel, and the voxels last again once the polynomial has shrunk it.
-        powers = jax.lax.optimization_barrier(selective.look_up(table, flip * voxels.b1[0]))
+        powers = jax.lax.optimization_barrier(selective.look_up(table, beta[0]))
         constant, linear, square = jnp.moveaxis(powers, 1, 0)
         delta = delta.reshape(-1, 1, 1)
         entries = jnp.moveaxis((square * delta + linear) * delta + constant, 0, -1)

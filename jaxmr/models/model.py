@@ -9,12 +9,12 @@ from collections.abc import Sequence as Names
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 
 from jaxmr.core import batch
 from jaxmr.core.checks import cast, is_concrete
 from jaxmr.core.types import Array, Complex, Float, Jacobian, Signal
+from jaxmr.models import derivatives
 from jaxmr.objects.tissue import Tissue
 from jaxmr.sequences.sequence import Sequence
 
@@ -24,13 +24,25 @@ class Model(eqx.Module):
 
     @abc.abstractmethod
     def prepare(self, sequence: Sequence, tissue: Tissue) -> Any:
-        """What all voxels share (e.g. tables of pulse operators), computed once per call."""
+        """What all voxels share (e.g. tables of pulse operators), computed once per call.
+
+        The signal must not depend on the tissue through it: no derivative by the tissue is taken here.
+        """
 
     @abc.abstractmethod
     def signals(
         self, shared: Any, sequence: Sequence, tissue: Tissue, keep: Float[Array, "voxels"] | None = None
     ) -> Complex[Array, "voxels n_echoes"]:
         """Signal for m0 = 1 of the voxels of a flat tissue; `keep` limits the orders of each voxel (for plans)."""
+
+    @abc.abstractmethod
+    def derivatives(
+        self, shared: Any, sequence: Sequence, tissue: Tissue, names: tuple[str, ...]
+    ) -> tuple[Complex[Array, "voxels n_echoes"], Complex[Array, "n_names voxels n_echoes"]] | None:
+        """`signals` and its derivatives by parameters of the tissue, each voxel's by its own.
+
+        None where the model has no rule cheaper than automatic differentiation.
+        """
 
     @abc.abstractmethod
     def state_shape(self, sequence: Sequence, tissue: Tissue) -> tuple[int, int]:
@@ -122,46 +134,62 @@ def prepare(sequence: Sequence, tissue: Tissue, model: Model) -> Any:
 
 
 def run_flat(shared: Any, sequence: Sequence, tissue: Tissue, model: Model, devices: tuple | None) -> Signal:
-    """Signals of a flat tissue, chunk by chunk on each device, from what `prepare` made for it or a wider one."""
-    sequence, model = cast((sequence, model), tissue.t1.dtype)
-    m0 = tissue.m0
-    flat = eqx.tree_at(lambda t: t.m0, tissue, None, is_leaf=lambda x: x is None)
-    numbers, lanes = model.state_shape(sequence, flat)
-    chunk = batch.voxels_per_chunk(numbers * tissue.t1.dtype.itemsize, lanes)
+    """Signals of a flat tissue, group by group on each device, from what `prepare` made for it or a wider one."""
+    groups = _groups(sequence, tissue, model, devices)
+    signals = run_grouped(shared, sequence, groups, model, devices)
+    return signals.reshape(-1, signals.shape[-1])[: tissue.shape[0]]
 
-    def share(shared, voxels):
-        prepared, played = shared
-        return batch.in_chunks(lambda part: model.signals(prepared, played, part), voxels, chunk)
 
-    if devices is None or len(devices) == 1:
-        signal = share((shared, sequence), flat)
-    else:
-        signal = batch.over_devices(share, (shared, sequence), flat, list(devices))
-    if m0 is not None:
-        signal = m0[:, None].astype(signal.dtype) * signal
-    return signal
+def run_grouped(
+    shared: Any,
+    sequence: Sequence,
+    groups: Tissue,
+    model: Model,
+    devices: tuple | None,
+    basis: Complex[Array, "n_echoes rank"] | None = None,
+) -> Complex[Array, "n_groups lanes n_points"]:
+    """Signals of voxels in groups, or their components in a `basis`, `signals @ conj(basis)`.
+
+    groups: leaves `(n_groups, lanes)`, as many lanes as a device computes together; `b1` `(n_groups, 1)` where
+    all voxels of a group share it, which saves looking up their pulses one by one. A projection is part of each
+    group's turn: its signals never leave the cache.
+    """
+    sequence, model = cast((sequence, model), groups.t1.dtype)
+
+    def components(everything, group):
+        prepared, played, columns = everything
+        flat = eqx.tree_at(lambda t: t.m0, group, None, is_leaf=lambda x: x is None)  # b1 keeps its one value
+        found = derivatives.signals(prepared, played, flat, model)
+        if columns is not None:
+            found = jnp.matmul(found, columns.conj().astype(found.dtype), precision="highest")
+        return found if group.m0 is None else group.m0[:, None].astype(found.dtype) * found
+
+    return batch.over_groups(components, (shared, sequence, basis), groups, devices)
 
 
 def run_with_jacobian(
     sequence: Sequence, tissue: Tissue, model: Model, names: tuple[str, ...], devices: tuple | None = None
 ) -> tuple[Signal, Jacobian]:
     """`simulate_with_jacobian` of a model whose choices are made; every name must be a leaf of the tissue."""
+    shape, flat = tissue.shape, tissue.reshape(-1)
+    shared = prepare(sequence, flat, model)
+    sequence, model = cast((sequence, model), flat.t1.dtype)
+    groups = _groups(sequence, flat, model, devices, 1 + len(names))
 
-    def signal_of(*parameters):
-        changed = eqx.tree_at(lambda t: [getattr(t, name) for name in names], tissue, list(parameters))
-        return run(sequence, changed, model, devices)
+    def both(everything, group):
+        prepared, played = everything
+        return derivatives.signals_with_jacobian(prepared, played, group, model, names)
 
-    values = tuple(getattr(tissue, name) for name in names)
+    found = batch.over_groups(both, (shared, sequence), groups, devices)
+    signal, rows = (part.reshape(-1, *part.shape[2:])[: flat.shape[0]] for part in found)
+    return signal.reshape(*shape, -1), rows.reshape(*shape, *rows.shape[1:])
 
-    # A voxel depends on its own parameters only: one direction of ones per parameter gives all derivatives.
-    def along(selected):
-        directions = tuple(
-            jnp.full_like(value, 1) * s.astype(value.dtype) for value, s in zip(values, selected, strict=True)
-        )
-        return jax.jvp(signal_of, values, directions)
 
-    signal, rows = jax.vmap(along, out_axes=(None, 0))(jnp.eye(len(names)))
-    return signal, jnp.moveaxis(rows, 0, -2)
+def _groups(sequence: Sequence, tissue: Tissue, model: Model, devices: tuple | None, n_families: int = 1) -> Tissue:
+    """A flat tissue in groups whose states, and derivatives of them, a core's cache can hold."""
+    numbers, lanes = model.state_shape(sequence, tissue)
+    together = batch.voxels_per_chunk(n_families * numbers * tissue.t1.dtype.itemsize, lanes)
+    return batch.in_groups(tissue, together, 1 if devices is None else len(devices))
 
 
 @eqx.filter_jit

@@ -1,22 +1,22 @@
-"""Play a sequence on the EPG of many voxels: one scan per segment, pulse by pulse.
+"""Play a sequence on the EPG of many voxels: one scan per segment, repetition by repetition.
 
 Shared by the models that differ only in what a pulse does. Voxels lie on the last axis of the states,
 sub-slices before it; relaxation is in rates, 1/s.
 """
 
+import dataclasses
 import itertools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmr.core.types import Array, Complex, Float
+from jaxmr.models.repetition import Families, Lattice, PulseRule, Slices, Voxels, repeat
 from jaxmr.objects.tissue import Tissue
 from jaxmr.physics import kernels
 from jaxmr.sequences.sequence import (
-    Inversion,
     Pulse,
     Segment,
     Sequence,
@@ -24,6 +24,7 @@ from jaxmr.sequences.sequence import (
     net_times,
     order_bounds,
     sample_steps,
+    total_order,
 )
 
 UNROLL = {kernels.RealStates: 4, kernels.ComplexStates: 2}
@@ -32,38 +33,8 @@ FEW = 32
 N_BLOCKS = 8
 """Blocks of constant orders that a long exact train is cut into: its states grow, then shrink."""
 
-Rows = Float[Array, "1 voxels"]
-
-
-class Voxels(NamedTuple):
-    """Rates of the voxels, 1/s, beside an axis for sub-slices; None is compiled out.
-
-    diffusion: rate at which order 1 is attenuated, moment^2 D. keep: orders of each voxel.
-    """
-
-    r1: Rows
-    r2: Rows
-    b1: Rows | None
-    b0: Rows | None
-    diffusion: Rows | None
-    keep: Rows | None
-
-
-class Slices(NamedTuple):
-    """How the sub-slices of a voxel add up to its signal.
-
-    n: number simulated. weight: of each. imaginary: the other half of the slice cancels the real part.
-    phase (n,): of the pulse at each sub-slice, rad, or None.
-    """
-
-    n: int = 1
-    weight: float = 1.0
-    imaginary: bool = False
-    phase: Float[Array, "n"] | None = None
-
-
-PulseRule = Callable[[Pulse, Any, Voxels], kernels.Operator]
-"""What a pulse of that flip angle does to those voxels, in the frame of its phase."""
+RATES = {"t1": "r1", "t2": "r2", "b1": "b1"}
+"""What each parameter changes in the states; b0 and t2_prime change the received signal only."""
 
 
 def one_axis(sequence: Sequence) -> bool:
@@ -78,6 +49,12 @@ def needs_precession(sequence: Sequence, tissue: Tissue) -> bool:
     return tissue.b0 is not None and net_times(sequence) is None
 
 
+def has_derivatives(sequence: Sequence, tissue: Tissue, names: tuple[str, ...]) -> bool:
+    """Whether `play_with_derivatives` knows the derivatives by these parameters of the tissue."""
+    known = {*RATES, "t2_prime"} | (set() if needs_precession(sequence, tissue) else {"b0"})
+    return tissue.diffusivity is None and set(names) <= known
+
+
 def play(
     sequence: Sequence,
     tissue: Tissue,
@@ -88,6 +65,25 @@ def play(
     keep: Float[Array, "voxels"] | None,
 ) -> Complex[Array, "voxels n_echoes"]:
     """Signal of every voxel of a flat `tissue`, for m0 = 1; `orders` None keeps all that reach a sample."""
+    return _play(sequence, tissue, rule, slices, orders, real, keep, ())[0]
+
+
+def play_with_derivatives(
+    sequence: Sequence,
+    tissue: Tissue,
+    rule: PulseRule,
+    slices: Slices,
+    orders: int | None,
+    real: bool,
+    names: tuple[str, ...],
+) -> tuple[Complex[Array, "voxels n_echoes"], Complex[Array, "n_names voxels n_echoes"]]:
+    """`play`, and the derivatives by the parameters `names`, where `has_derivatives`; for SI units."""
+    signal, *columns = _play(sequence, tissue, rule, slices, orders, real, None, names)
+    return signal, jnp.stack(columns)
+
+
+def _play(sequence, tissue, rule, slices, orders, real, keep, names) -> list:
+    """The signal, and its derivative by each of `names`."""
     times = net_times(sequence)
     if tissue.t2_prime is not None and times is None:
         raise ValueError(
@@ -103,67 +99,100 @@ def play(
         diffusion=None if tissue.diffusivity is None else (moment_per_order(sequence) ** 2 * tissue.diffusivity)[None],
         keep=rows(keep),
     )
-    bounds = order_bounds(sequence)
-    states = _start(sequence, voxels, slices, real)
-    signals = []
+    wrt = tuple(RATES[name] for name in names if name in RATES)
+    bounds, lattices = order_bounds(sequence), _lattices(sequence, voxels)
+    families = _start(sequence, voxels, slices, real, len(wrt))
+    received = []
     for i, segment in enumerate(sequence.segments):
         limit = bounds[i] if orders is None else np.minimum(bounds[i], orders)
-        states, echoes = _play_segment(states, segment, voxels, rule, slices, limit)
+        families, echoes = _play_segment(families, segment, voxels, rule, slices, limit, lattices[i], wrt)
         if echoes is not None:
             static = None if times is None else times[i]
-            signals.append(_received(echoes, segment, tissue, static))
-    if not signals:
+            received.append(_received_families(echoes, segment, tissue, static, names))
+    if not received:
         raise ValueError("the sequence takes no sample; give one of its events samples=1")
-    return jnp.concatenate(signals, axis=1)
+    return [jnp.concatenate(parts, axis=1) for parts in zip(*received, strict=True)]
 
 
-def _start(sequence: Sequence, voxels: Voxels, slices: Slices, real: bool):
-    """Equilibrium, or the sequence's initial magnetisation, on order 0."""
+def _lattices(sequence: Sequence, voxels: Voxels) -> list[Lattice]:
+    """The orders that the samples can see, at the pulses of each segment.
+
+    A last train that winds g orders a repetition mixes only orders that differ by g, and k with -k. If all its
+    samples come from one such set it keeps that set alone: in CPMG the odd orders, a half, and no T1 recovery.
+    """
+    lattices = [Lattice()] * len(sequence.segments)
+    last = sequence.segments[-1]
+    stride = abs(total_order(last))
+    wounds = [wound for _, wound, _ in sample_steps(last)]
+    if stride > 1 and wounds and voxels.diffusion is None:
+        sets = {wound % stride for wound in wounds}
+        if len(sets) == 1 and 2 * min(sets) in (0, stride):
+            lattices[-1] = Lattice(stride, min(sets))
+    return lattices
+
+
+def _start(sequence: Sequence, voxels: Voxels, slices: Slices, real: bool, n_derivatives: int) -> Families:
+    """Equilibrium, or the sequence's initial magnetisation, on order 0; it depends on nothing."""
     one = jnp.ones_like(voxels.r1, shape=(1, slices.n * voxels.r1.shape[1]))
     zero = jnp.zeros_like(one)
     if real:
-        return kernels.RealStates(zero, zero, one)
+        return (kernels.RealStates(zero, zero, one), *[kernels.RealStates(zero, zero, zero)] * n_derivatives)
     mx, my, mz = (0.0, 0.0, 1.0) if sequence.initial is None else sequence.initial
-    return kernels.ComplexStates(mx * one, my * one, mx * one, -my * one, mz * one, zero)
+    start = kernels.ComplexStates(mx * one, my * one, mz * one, zero, zero, zero)
+    return (start, *[kernels.ComplexStates(*[zero] * 6)] * n_derivatives)
 
 
-def _play_segment(states, segment: Segment, voxels: Voxels, rule: PulseRule, slices: Slices, limit: np.ndarray):
-    """States after the segment, and its samples as (real or None, imaginary), each (n, samples, voxels)."""
+def _play_segment(
+    families: Families,
+    segment: Segment,
+    voxels: Voxels,
+    rule: PulseRule,
+    slices: Slices,
+    limit: np.ndarray,
+    lattice: Lattice,
+    wrt: tuple[str, ...],
+):
+    """Families after the segment, and its samples: of each family (real or None, imaginary), (n, samples, voxels)."""
+    kind = type(families[0])
     leaves: dict[str, Any] = {f"time {i}": event.duration for i, event in enumerate(segment.events)}
     if isinstance(segment.pulse, Pulse):
         leaves["flip"] = segment.pulse.flip
         phase = segment.pulse.phase
-        if phase is not None and isinstance(states, kernels.ComplexStates):
+        if phase is not None and kind is kernels.ComplexStates:
             leaves["turn"] = jnp.zeros_like(phase) if phase.ndim == 0 else phase - jnp.append(phase[1:], phase[-1:])
-            states = _turn(states, -jnp.ravel(phase)[0])
+            families = _turn(families, -jnp.ravel(phase)[0])
     fixed = {name: leaf for name, leaf in leaves.items() if leaf.ndim == 0}
     trains = {name: leaf for name, leaf in leaves.items() if leaf.ndim == 1}
 
-    def repetition(states, train):
-        return _repeat(states, segment, {**fixed, **train}, voxels, rule, slices)
+    def repetition(families, train):
+        return repeat(families, segment, {**fixed, **train}, voxels, rule, slices, lattice, wrt)
 
+    families = tuple(kernels.thin(states, lattice.offset, lattice.stride) for states in families)
+    rows = np.maximum(-(-(limit - lattice.offset) // lattice.stride), 1)
     echoes = []
-    for start, stop, orders in _blocks(limit):
-        states = kernels.resize(states, orders)
+    for start, stop, orders in _blocks(rows):
+        families = tuple(kernels.resize(states, orders) for states in families)
         part = {name: leaf[start:stop] for name, leaf in trains.items()}
-        unroll = min(UNROLL[type(states)] if orders <= FEW else 1, stop - start)
-        states, taken = jax.lax.scan(repetition, states, part, length=stop - start, unroll=unroll)
+        unroll = min(UNROLL[kind] if orders <= FEW else 1, stop - start)
+        families, taken = jax.lax.scan(repetition, families, part, length=stop - start, unroll=unroll)
         echoes.append(taken)
     if isinstance(segment.pulse, Pulse) and segment.pulse.phase is not None:
-        states = _turn(states, jnp.ravel(segment.pulse.phase)[-1])
+        families = _turn(families, jnp.ravel(segment.pulse.phase)[-1])
     if not echoes[0]:
-        return states, None
+        return families, None
     join = lambda *parts: jnp.concatenate(parts)  # noqa: E731
     samples = jax.tree.map(join, *echoes)
     stack = lambda parts: None if parts[0] is None else jnp.stack(parts, axis=1)  # noqa: E731
-    return states, (stack([re for re, _ in samples]), stack([im for _, im in samples]))
+    return families, [
+        (stack([re for re, _ in parts]), stack([im for _, im in parts])) for parts in zip(*samples, strict=True)
+    ]
 
 
-def _turn(states, angle):
+def _turn(families: Families, angle) -> Families:
     """Into or out of a pulse's frame; real states stay in the frame of their one axis."""
-    if isinstance(states, kernels.RealStates):
-        return states
-    return states.turn(jnp.cos(angle), jnp.sin(angle))
+    if isinstance(families[0], kernels.RealStates):
+        return families
+    return tuple(states.turn(jnp.cos(angle), jnp.sin(angle)) for states in families)
 
 
 def _blocks(limit: np.ndarray) -> list[tuple[int, int, int]]:
@@ -182,94 +211,23 @@ def _blocks(limit: np.ndarray) -> list[tuple[int, int, int]]:
     return blocks
 
 
-def _repeat(states, segment: Segment, values: dict, voxels: Voxels, rule: PulseRule, slices: Slices):
-    """One repetition: the pulse, its samples, and everything up to the next pulse."""
-    times = [values[f"time {i}"] for i in range(len(segment.events))]
-    operator = kernels.identity()
-    if isinstance(segment.pulse, Inversion):
-        states = states.invert(1.0 if segment.pulse.efficiency is None else segment.pulse.efficiency)
-    elif segment.pulse is not None:
-        # Here and below: without the barrier XLA computes the matrix again for every order that it meets.
-        operator = jax.lax.optimization_barrier(rule(segment.pulse, values["flip"], voxels))
-    if voxels.diffusion is not None:
-        return _repeat_diffusing(states, segment, operator, values, voxels, slices)
-    echoes, start, wound = [], 0.0, 0
-    for event, time in zip(segment.events, times, strict=True):
-        wound += event.order or 0
-        for i in range(event.samples):
-            flat = _flat(operator if wound == 0 else operator._replace(offset=None), slices, voxels)
-            reached = start + time * ((i + 1) / event.samples)
-            echoes.append(_seen(states.order(abs(wound)).pulse(flat), wound, jnp.exp(-reached * voxels.r2), slices))
-        start = start + time
-    total = sum(times)
-    e1, e2 = jnp.exp(-total * voxels.r1), jnp.exp(-total * voxels.r2)
-    step = kernels.scaled(operator, e2, e1, -jnp.expm1(-total * voxels.r1))
-    states = states.pulse(jax.lax.optimization_barrier(_flat(step, slices, voxels)))
-    return _kept(_precess(states, values, total, voxels, slices).wind(wound), voxels, slices), tuple(echoes)
-
-
-def _flat(tree, slices: Slices, voxels: Voxels):
-    """Entries per sub-slice and voxel as lanes: (n_z or 1, voxels) to (1, lanes); scalars stay."""
-    shape = (slices.n, voxels.r1.shape[1])
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, shape).reshape(1, -1) if jnp.ndim(x) else x, tree)
-
-
-def _seen(states, wound: int, decay, slices: Slices):
-    """One sample: F(0) of all sub-slices, added up."""
-
-    def add(part):
-        return slices.weight * jnp.sum(decay * part.reshape(slices.n, -1), axis=0)
-
-    real, imag = states.echo(wound)
-    if slices.phase is not None:
-        c, s = (jnp.repeat(f(slices.phase), decay.shape[1]) for f in (jnp.cos, jnp.sin))
-        real, imag = (-s * imag, c * imag) if real is None else (c * real - s * imag, c * imag + s * real)
-    return None if real is None or slices.imaginary else add(real), add(imag)
-
-
-def _precess(states, values: dict, time, voxels: Voxels, slices: Slices):
-    """Off-resonance for `time`, and the step from this pulse's frame to the next one's."""
-    if voxels.b0 is None and "turn" not in values:
-        return states
-    angle = values.get("turn", 0.0)
-    if voxels.b0 is not None:
-        angle = angle + _flat(2 * jnp.pi * time * voxels.b0, slices, voxels)
-    return states.turn(jnp.cos(angle), jnp.sin(angle))
-
-
-def _kept(states, voxels: Voxels, slices: Slices):
-    """States without the orders beyond each voxel's own limit."""
-    if voxels.keep is None:
-        return states
-    inside = jnp.arange(states[0].shape[0])[:, None] < _flat(voxels.keep, slices, voxels)
-    return type(states)(*(jnp.where(inside, value, 0) for value in states))
-
-
-def _repeat_diffusing(states, segment: Segment, operator, values: dict, voxels: Voxels, slices: Slices):
-    """A repetition event by event: diffusion attenuates each order by its own factor."""
-    states = states.pulse(_flat(operator, slices, voxels))
-    echoes = []
-    for i, event in enumerate(segment.events):
-        steps = max(event.samples, 1)
-        time = values[f"time {i}"] / steps
-        for _ in range(steps):
-            weights = _diffusion_weights(states, event.order or 0, time, voxels, slices)
-            e1, e2 = jnp.exp(-time * voxels.r1), jnp.exp(-time * voxels.r2)
-            relaxed = kernels.scaled(kernels.identity(), e2, e1, -jnp.expm1(-time * voxels.r1))
-            states = states.attenuate(*weights).pulse(_flat(relaxed, slices, voxels)).wind(event.order or 0)
-            if event.samples:
-                echoes.append(_seen(states.order(0), 0, jnp.ones_like(voxels.r2), slices))
-    total = sum(values[f"time {i}"] for i in range(len(segment.events)))
-    return _kept(_precess(states, values, total, voxels, slices), voxels, slices), tuple(echoes)
-
-
-def _diffusion_weights(states, wound: int, time, voxels: Voxels, slices: Slices):
-    """Factors of F(k), F(-k) and Z(k) for one event (Weigel et al., JMR 205:276 (2010))."""
-    k = jnp.arange(states[0].shape[0], dtype=voxels.r1.dtype)[:, None]
-    rate = _flat(time * voxels.diffusion, slices, voxels)
-    factor = lambda square: jnp.exp(-rate * square)  # noqa: E731
-    middle = wound**2 / 12
-    return factor((k + wound / 2) ** 2 + middle), factor((k - wound / 2) ** 2 + middle), factor(k**2)
+def _received_families(families: list, segment: Segment, tissue: Tissue, static_times, names) -> list:
+    """Of the signal and of each of its derivatives by `names`, the samples as the receiver stores them."""
+    signal = _received(families[0], segment, tissue, static_times)
+    changed = iter(families[1:])
+    columns = []
+    for name in names:
+        if name in RATES:
+            column = _received(next(changed), segment, tissue, static_times)
+            rate = {"t1": tissue.t1, "t2": tissue.t2}.get(name)
+            columns.append(column if rate is None else -column / rate[:, None] ** 2)
+        else:
+            value = getattr(tissue, name)
+            along = lambda x, name=name: _received(  # noqa: E731
+                families[0], segment, dataclasses.replace(tissue, **{name: x}), static_times
+            )
+            columns.append(jax.jvp(along, (value,), (jnp.ones_like(value),))[1])
+    return [signal, *columns]
 
 
 def _received(echoes, segment: Segment, tissue: Tissue, static_times) -> Complex[Array, "voxels n"]:

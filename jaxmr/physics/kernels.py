@@ -27,8 +27,20 @@ class Operator(NamedTuple):
 
 def hard_pulse(angle: Float[Array, "*lanes"]) -> Operator:
     """Instantaneous right-handed rotation about x by `angle`, of any shape."""
-    c, s = jnp.cos(angle), jnp.sin(angle)
-    return Operator(((jnp.ones_like(c), None, None), (None, c, -s), (None, s, c)))
+    c, s = _cos_sin(angle)
+    return Operator(((1.0, None, None), (None, c, -s), (None, s, c)))
+
+
+@jax.custom_jvp
+def _cos_sin(angle):
+    """Both once: XLA would compute them again for their derivatives."""
+    return jax.lax.optimization_barrier((jnp.cos(angle), jnp.sin(angle)))
+
+
+@_cos_sin.defjvp
+def _cos_sin_jvp(primals, tangents):
+    c, s = _cos_sin(*primals)
+    return (c, s), (-s * tangents[0], c * tangents[0])
 
 
 def identity() -> Operator:
@@ -48,11 +60,11 @@ def scaled(pulse: Operator, e2, e1, recovery) -> Operator:
 
 def _mix(row, values) -> Orders:
     products = [a * value for a, value in zip(row, values, strict=True) if a is not None]
-    return functools.reduce(operator.add, products)
+    return functools.reduce(operator.add, products) if products else jnp.zeros_like(values[0])
 
 
 def _add(value: Orders, offset) -> Orders:
-    return value if offset is None else jnp.concatenate([value[:1] + offset, value[1:]])
+    return value if offset is None else value.at[:1].add(offset)
 
 
 class RealStates(NamedTuple):
@@ -62,23 +74,34 @@ class RealStates(NamedTuple):
     minus: Orders
     z: Orders
 
-    def pulse(self, action: Operator) -> "RealStates":
+    @property
+    def transverse(self) -> tuple[int, ...]:
+        """Which parts are transverse, and decay with T2; the others decay with T1."""
+        return (0, 1)
+
+    def mix(self, rows: tuple) -> "RealStates":
         """Apply a rotation about x (X is imaginary, Y and Z are real: the map must not mix X with the others)."""
         x, y = 0.5 * (self.plus + self.minus), 0.5 * (self.plus - self.minus)
-        (scale, _, _), row_y, row_z = action.rows
-        x, y, z = scale * x, _mix(row_y[1:], (y, self.z)), _mix(row_z[1:], (y, self.z))
-        return RealStates(x + y, x - y, z if action.offset is None else _add(z, action.offset[2]))
+        (scale, _, _), row_y, row_z = rows
+        y, z = _mix(row_y[1:], (y, self.z)), _mix(row_z[1:], (y, self.z))
+        if scale is None:
+            return RealStates(y, -y, z)
+        return RealStates(scale * x + y, scale * x - y, z)
+
+    def add(self, offset: tuple) -> "RealStates":
+        """Add what recovers along z to order 0."""
+        return self._replace(z=_add(self.z, offset[2]))
 
     def attenuate(self, plus, minus, z) -> "RealStates":
-        """Multiply each order by a factor of its own."""
+        """Multiply F(k), F(-k) and Z(k) by factors of their own."""
         return RealStates(plus * self.plus, minus * self.minus, z * self.z)
 
-    def wind(self, orders: int) -> "RealStates":
-        """Dephase by `orders` (either sign)."""
+    def wind(self, orders: int, half: bool = False) -> "RealStates":
+        """Dephase by `orders` (either sign); `half`: row j is order j + 1/2."""
         if orders < 0:
-            minus, plus = _wind(self.minus, self.plus, -orders, -1)
+            minus, plus = _wind(self.minus, self.plus, -orders, -1, half)
         else:
-            plus, minus = _wind(self.plus, self.minus, orders, -1)
+            plus, minus = _wind(self.plus, self.minus, orders, -1, half)
         return RealStates(plus, minus, self.z)
 
     def invert(self, efficiency) -> "RealStates":
@@ -95,51 +118,62 @@ class RealStates(NamedTuple):
 
 
 class ComplexStates(NamedTuple):
-    """Any train: real and imaginary parts of F(k), conj(F(-k)) and Z(k), in the frame of the next pulse."""
+    """Any train: real and imaginary parts of X(k), Y(k), Z(k), in the frame of the next pulse.
 
-    plus_re: Orders
-    plus_im: Orders
-    minus_re: Orders
-    minus_im: Orders
+    F(k) = X + iY and conj(F(-k)) = X - iY, X and Y complex: the Fourier series of Mx, My and Mz, on which a pulse
+    acts by one real matrix, real and imaginary parts apart.
+    """
+
+    x_re: Orders
+    y_re: Orders
     z_re: Orders
+    x_im: Orders
+    y_im: Orders
     z_im: Orders
 
-    def pulse(self, action: Operator) -> "ComplexStates":
-        """Apply an affine map of (X, Y, Z) to every order, its offset to order 0."""
-        pr, pi, mr, mi, zr, zi = self
-        real = (0.5 * (pr + mr), 0.5 * (pi - mi), zr)
-        imag = (0.5 * (pi + mi), 0.5 * (mr - pr), zi)
-        xr, yr, zr = (_mix(row, real) for row in action.rows)
-        xi, yi, zi = (_mix(row, imag) for row in action.rows)
-        # Without the barrier XLA computes X and Y once for each state they enter, and over several pulses.
-        xr, yr, zr, xi, yi, zi = jax.lax.optimization_barrier((xr, yr, zr, xi, yi, zi))
-        if action.offset is not None:
-            xr, yr, zr = (_add(value, b) for value, b in zip((xr, yr, zr), action.offset, strict=True))
-        return ComplexStates(xr - yi, xi + yr, xr + yi, xi - yr, zr, zi)
+    @property
+    def transverse(self) -> tuple[int, ...]:
+        """Which parts are transverse, and decay with T2; the others decay with T1."""
+        return (0, 1, 3, 4)
+
+    def mix(self, rows: tuple) -> "ComplexStates":
+        """Apply a matrix to (X, Y, Z) of every order."""
+        return ComplexStates(*(_mix(row, part) for part in (self[:3], self[3:]) for row in rows))
+
+    def add(self, offset: tuple) -> "ComplexStates":
+        """Add (X, Y, Z) to order 0."""
+        x, y, z = (_add(value, b) for value, b in zip(self[:3], offset, strict=True))
+        return self._replace(x_re=x, y_re=y, z_re=z)
 
     def turn(self, c, s) -> "ComplexStates":
         """Multiply F by exp(i angle), given as cosine and sine."""
-        pr, pi, mr, mi, zr, zi = self
-        return ComplexStates(c * pr - s * pi, c * pi + s * pr, c * mr + s * mi, c * mi - s * mr, zr, zi)
+        return self.mix(((c, -s, None), (s, c, None), (None, None, 1.0)))
 
     def attenuate(self, plus, minus, z) -> "ComplexStates":
-        """Multiply each order by a factor of its own."""
-        factors = (plus, plus, minus, minus, z, z)
-        return ComplexStates(*(f * value for f, value in zip(factors, self, strict=True)))
+        """Multiply F(k), F(-k) and Z(k) by factors of their own."""
+        pr, pi, mr, mi = self._circular()
+        return _cartesian(plus * pr, plus * pi, minus * mr, minus * mi, z * self.z_re, z * self.z_im)
 
-    def wind(self, orders: int) -> "ComplexStates":
-        """Dephase by `orders` (either sign)."""
-        pr, pi, mr, mi, zr, zi = self
+    def wind(self, orders: int, half: bool = False) -> "ComplexStates":
+        """Dephase by `orders` (either sign); `half`: row j is order j + 1/2."""
         if orders < 0:
-            (mr, pr), (mi, pi) = _wind(mr, pr, -orders, 1), _wind(mi, pi, -orders, -1)
-        else:
-            (pr, mr), (pi, mi) = _wind(pr, mr, orders, 1), _wind(pi, mi, orders, -1)
-        return ComplexStates(pr, pi, mr, mi, zr, zi)
+            mirrored = ComplexStates(self.x_re, -self.y_re, self.z_re, self.x_im, -self.y_im, self.z_im)
+            x_re, y_re, z_re, x_im, y_im, z_im = mirrored.wind(-orders, half)
+            return ComplexStates(x_re, -y_re, z_re, x_im, -y_im, z_im)
+        pr, pi, mr, mi = self._circular()
+        if orders == 1 and len(pr) > 1:
+            first = 0 if half else 1
+            cross_re, cross_im = mr[first : first + 1], -mi[first : first + 1]
+            x_re, y_re = _shifted_sum(pr, mr, cross_re), _shifted_sum(pi, -mi, cross_im)
+            x_im, y_im = _shifted_sum(pi, mi, cross_im), _shifted_sum(-pr, mr, -cross_re)
+            return ComplexStates(0.5 * x_re, 0.5 * y_re, self.z_re, 0.5 * x_im, 0.5 * y_im, self.z_im)
+        (pr, mr), (pi, mi) = _wind(pr, mr, orders, 1, half), _wind(pi, mi, orders, -1, half)
+        return _cartesian(pr, pi, mr, mi, self.z_re, self.z_im)
 
     def invert(self, efficiency) -> "ComplexStates":
         """Z -> -efficiency Z; what is transverse is crushed."""
         zero = jnp.zeros_like(self.z_re)
-        return ComplexStates(zero, zero, zero, zero, -efficiency * self.z_re, -efficiency * self.z_im)
+        return ComplexStates(zero, zero, -efficiency * self.z_re, zero, zero, -efficiency * self.z_im)
 
     def order(self, k: int) -> "ComplexStates":
         """One order alone."""
@@ -147,18 +181,39 @@ class ComplexStates(NamedTuple):
 
     def echo(self, wound: int) -> tuple:
         """Of order abs(wound) alone, the F(0) that winding `wound` orders makes: real and imaginary part."""
-        return (self.minus_re[0], -self.minus_im[0]) if wound > 0 else (self.plus_re[0], self.plus_im[0])
+        pr, pi, mr, mi = (part[0] for part in self._circular())
+        return (mr, -mi) if wound > 0 else (pr, pi)
+
+    def _circular(self) -> tuple:
+        """Real and imaginary parts of F(k) and conj(F(-k))."""
+        xr, yr, _, xi, yi, _ = self
+        return xr - yi, xi + yr, xr + yi, xi - yr
 
 
-def _wind(growing: Orders, shrinking: Orders, orders: int, sign: int) -> tuple[Orders, Orders]:
+def _cartesian(pr, pi, mr, mi, z_re, z_im) -> ComplexStates:
+    return ComplexStates(0.5 * (pr + mr), 0.5 * (pi - mi), z_re, 0.5 * (pi + mi), 0.5 * (mr - pr), z_im)
+
+
+def _shifted_sum(up: Orders, down: Orders, crossing: Float[Array, "1 lanes"]) -> Orders:
+    """`up` shifted one order up, `crossing` entering it, plus `down` shifted one order down, in one pass."""
+    return jnp.concatenate([crossing + down[1:2], up[:-2] + down[2:], up[-2:-1]])
+
+
+def _wind(growing: Orders, shrinking: Orders, orders: int, sign: int, half: bool) -> tuple[Orders, Orders]:
     """Shift one part of F(k) up and of conj(F(-k)) down; `sign` is what conjugation does to that part."""
     if orders == 0:
         return growing, shrinking
     n = growing.shape[0]
     padded = jnp.concatenate([shrinking, jnp.zeros_like(growing, shape=(orders, *growing.shape[1:]))])
-    crossing = padded[1 : orders + 1][::-1]
+    first = 0 if half else 1
+    crossing = padded[first : orders + first][::-1]
     crossing = crossing if sign > 0 else -crossing
     return jnp.concatenate([crossing, growing[: max(n - orders, 0)]])[:n], padded[orders:]
+
+
+def thin(states, offset: int, stride: int):
+    """Every `stride`-th order from `offset` on."""
+    return type(states)(*(value[offset::stride] for value in states))
 
 
 def resize(states, orders: int):
