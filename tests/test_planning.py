@@ -8,7 +8,7 @@ import pytest
 
 import jaxmr as mr
 from checks import relative, sine_train
-from jaxmr.models import planning
+from jaxmr.models import planning, slicing
 from jaxmr.models.driver import simulate_many
 from jaxmr.units import deg, mm, ms
 
@@ -92,3 +92,39 @@ def test_groups_share_one_plan():
     few, many = planning.plan_groups(SEQUENCE, bands, mr.EPGBloch(pulse=GAUSS, tolerance=1e-3))
     assert few.orders < many.orders
     assert max(few.error, many.error) <= 1e-3
+
+
+@pytest.mark.parametrize(
+    "sliced", [lambda **n: mr.EPGBloch(pulse=GAUSS, **n), lambda **n: mr.EPG(profile=mr.rf.small_tip(GAUSS), **n)]
+)
+def test_error_of_sub_slices_is_predicted(sliced):
+    """One fine simulation tells what every coarser grid would have given."""
+    tissue = mr.Tissue(t1=[0.5, 1.0, 4.0], t2=[0.03, 0.1, 2.0], b1=[1.0, 0.9, 1.2])
+    predicted = slicing.slice_errors(sliced(n_z=slicing.N_FINE, orders=24), SEQUENCE, tissue)
+    simulate = jax.jit(lambda model: mr.simulate(SEQUENCE, tissue, model))
+    fine = simulate(sliced(n_z=512, orders=24))
+    for n_z in (12, 20, 48):
+        true = [relative(a, b) for a, b in zip(simulate(sliced(n_z=n_z, orders=24)), fine, strict=True)]
+        np.testing.assert_allclose(predicted[:, slicing.LADDER.index(n_z)], true, rtol=0.05, atol=3e-6)
+
+
+def test_tolerance_chooses_sub_slices_where_they_are_open():
+    tissue = mr.Tissue(t1=[0.5, 1.0], t2=[0.03, 0.1], b1=[0.8, 1.2])
+    model = mr.plan(SEQUENCE, tissue, mr.EPGBloch(pulse=GAUSS, tolerance=1e-3))
+    assert model.n_z is not None
+    assert 8 < model.n_z < 64
+    signal = mr.simulate(SEQUENCE, tissue, model)
+    exact = mr.simulate(SEQUENCE, tissue, mr.EPGBloch(pulse=GAUSS, n_z=192))
+    errors = [relative(a, b) for a, b in zip(signal, exact, strict=True)]
+    assert 0.1 * float(model.error) < max(errors) < min(1e-3, 1.3 * float(model.error))
+    given = mr.plan(SEQUENCE, tissue, mr.EPGBloch(pulse=GAUSS, n_z=10, tolerance=1e-3))
+    assert given.n_z == 10
+
+
+def test_a_plan_is_remembered(monkeypatch):
+    model = mr.plan(SEQUENCE, TISSUE, mr.EPG(tolerance=2e-3))
+    monkeypatch.setattr(planning, "_errors", None)
+    again = mr.plan(SEQUENCE, TISSUE, mr.EPG(tolerance=2e-3))
+    assert (again.orders, again.error) == (model.orders, model.error)
+    with pytest.raises(TypeError):
+        mr.plan(SEQUENCE, TISSUE[:2], mr.EPG(tolerance=2e-3))

@@ -16,6 +16,9 @@ from jaxmr.physics import kernels, selective
 from jaxmr.physics.rf import SLICE_RANGE, SmallTip, Waveform, slice_positions
 from jaxmr.sequences.sequence import Pulse, Sequence, order_bounds
 
+N_Z = 32
+"""Sub-slices where neither the user nor a plan says how many."""
+
 
 def _orders(sequence: Sequence, orders: int | None) -> int:
     most = max(int(bound.max()) for bound in order_bounds(sequence))
@@ -32,15 +35,15 @@ def _positions(thickness, n_z: int, half: bool) -> Float[Array, "n"]:
     return positions[n_z // 2 :] if half else positions
 
 
-def _check(orders: int | None, tolerance: float | None, n_z: int) -> None:
+def _check(orders: int | None, tolerance: float | None, n_z: int | None) -> None:
     if orders is not None and (not isinstance(orders, int) or orders < 2):
         raise ValueError(f"orders must be an integer of at least 2 (orders 0 and 1), got {orders!r}; None is exact")
     if orders is not None and tolerance is not None:
         raise ValueError(f"give orders or tolerance, not both, got orders={orders} and tolerance={tolerance}")
     if tolerance is not None and not 0 < tolerance < 1:
         raise ValueError(f"tolerance is a relative error between 0 and 1, got {tolerance}")
-    if not isinstance(n_z, int) or n_z < 1:
-        raise ValueError(f"n_z must be a positive number of sub-slices, got {n_z!r}")
+    if n_z is not None and (not isinstance(n_z, int) or n_z < 1):
+        raise ValueError(f"n_z must be a positive number of sub-slices, got {n_z!r}; None is {N_Z} or as planned")
 
 
 @final
@@ -48,25 +51,29 @@ class EPG(Model):
     """Extended phase graph with instantaneous pulses; `EPG()` keeps every order that can reach a sample.
 
     orders: keep orders 0 ... orders-1; None is exact. profile: slice profile that scales the flip angle over
-    `n_z` sub-slices, e.g. `rf.small_tip(pulse)`; None is a uniform voxel. tolerance: let `plan` choose the orders.
-    error: largest relative error that a plan found, None before planning.
+    `n_z` sub-slices (32), e.g. `rf.small_tip(pulse)`; None is a uniform voxel. tolerance: let `plan` choose the
+    orders, and `n_z` if it is None. error: largest relative error that a plan expects, None before planning.
     Weigel, JMRI 41:266 (2015); profile: Liu et al., NMR Biomed 2021, eq. 2.
     """
 
     orders: int | None = eqx.field(static=True, default=None)
     profile: SmallTip | None = None
-    n_z: int = eqx.field(static=True, default=32)
+    n_z: int | None = eqx.field(static=True, default=None)
     tolerance: float | None = eqx.field(static=True, default=None)
     error: Float[Array, ""] | None = None
 
     def __check_init__(self):
         _check(self.orders, self.tolerance, self.n_z)
 
+    @property
+    def _n_z(self) -> int:
+        return N_Z if self.n_z is None else self.n_z
+
     def prepare(self, sequence: Sequence, tissue: Tissue) -> Any:
         if self.profile is None:
             return None
         half = self._half(sequence, tissue)
-        profile = self.profile(_positions(self.profile.waveform.thickness, self.n_z, half))
+        profile = self.profile(_positions(self.profile.waveform.thickness, self._n_z, half))
         # A real profile is a signed flip; a complex one turns about an axis of its own at each position.
         scale = profile if jnp.isrealobj(profile) else jnp.abs(profile)
         phase = None if jnp.isrealobj(profile) else jnp.angle(profile)
@@ -90,16 +97,21 @@ class EPG(Model):
         if shared is None:
             return PulseRule(_hard, relaxing=False), Slices(), self.orders, real
         scale, phase = shared
-        weight = SLICE_RANGE / self.n_z * (2 if self._half(sequence, tissue) else 1)
+        weight = SLICE_RANGE / self._n_z * (2 if self._half(sequence, tissue) else 1)
 
         def act(pulse: Pulse, flip, voxels: Voxels) -> kernels.Operator:
             return _hard(pulse, flip * scale[:, None], voxels)
 
         return PulseRule(act, relaxing=False), Slices(scale.shape[0], weight, phase=phase), self.orders, real
 
+    def profiles(self, shared: Any, sequence: Sequence, tissue: Tissue) -> Complex[Array, "n voxels n_echoes"]:
+        rule, slices, orders, real = self._how(shared, sequence, tissue)
+        apart = play(sequence, tissue, rule, slices._replace(apart=True), orders, real, None)
+        return apart.reshape(slices.n, -1, apart.shape[-1])
+
     def state_shape(self, sequence: Sequence, tissue: Tissue) -> tuple[int, int]:
         parts = 3 if one_axis(sequence) and not needs_precession(sequence, tissue) else 6
-        slices = 1 if self.profile is None else self.n_z // (2 if self._half(sequence, tissue) else 1)
+        slices = 1 if self.profile is None else self._n_z // (2 if self._half(sequence, tissue) else 1)
         return _orders(sequence, self.orders) * parts * slices, slices
 
     def planned(self, sequence: Sequence, tissue: Tissue) -> "EPG":
@@ -109,7 +121,7 @@ class EPG(Model):
         return self.tolerance is None or self.error is not None
 
     def _half(self, sequence: Sequence, tissue: Tissue) -> bool:
-        return self.profile is not None and _half(self.profile.waveform.symmetric, self.n_z, sequence, tissue)
+        return self.profile is not None and _half(self.profile.waveform.symmetric, self._n_z, sequence, tissue)
 
 
 def _hard(pulse: Pulse, flip, voxels: Voxels) -> kernels.Operator:
@@ -126,21 +138,25 @@ def _turned(flip, voxels: Voxels):
 
 @final
 class EPGBloch(Model):
-    """EPG whose pulses follow the Bloch equation over their shape, at `n_z` positions across three thicknesses.
+    """EPG whose pulses follow the Bloch equation over their shape, at `n_z` (32) positions across three thicknesses.
 
     pulse: shape of all pulses, for sequences without shapes of their own. The signal is the integral of F(0)
-    over the slice, divided by the nominal thickness. orders, tolerance, error as in `EPG`.
+    over the slice, divided by the nominal thickness. n_z, orders, tolerance, error as in `EPG`.
     Liu et al., NMR Biomed 2021, eqs. 3 and 4.
     """
 
     pulse: Waveform | None = None
-    n_z: int = eqx.field(static=True, default=32)
+    n_z: int | None = eqx.field(static=True, default=None)
     orders: int | None = eqx.field(static=True, default=None)
     tolerance: float | None = eqx.field(static=True, default=None)
     error: Float[Array, ""] | None = None
 
     def __check_init__(self):
         _check(self.orders, self.tolerance, self.n_z)
+
+    @property
+    def _n_z(self) -> int:
+        return N_Z if self.n_z is None else self.n_z
 
     def prepare(self, sequence: Sequence, tissue: Tissue) -> tuple[selective.OperatorTable, ...]:
         shapes = self._shapes(sequence)
@@ -151,7 +167,7 @@ class EPGBloch(Model):
         delta = jnp.max(1 / tissue.t2 - 1 / tissue.t1)
         half = self._half(sequence, tissue)
         return tuple(
-            selective.tabulate(shape, _positions(shape.thickness, self.n_z, half), largest, delta) for shape in shapes
+            selective.tabulate(shape, _positions(shape.thickness, self._n_z, half), largest, delta) for shape in shapes
         )
 
     def signals(
@@ -169,16 +185,21 @@ class EPGBloch(Model):
     def _how(self, shared: Any, sequence: Sequence, tissue: Tissue) -> tuple[PulseRule, Slices, int | None, bool]:
         """Pulses, sub-slices, orders and arithmetic (real or not) of this simulation."""
         half = self._half(sequence, tissue)
-        weight = SLICE_RANGE / self.n_z * (2 if half else 1)
+        weight = SLICE_RANGE / self._n_z * (2 if half else 1)
 
         def act(pulse: Pulse, flip, voxels: Voxels) -> kernels.Operator:
             return _selective(shared[pulse.shape or 0], flip, voxels)
 
-        slices = Slices(self.n_z // (2 if half else 1), weight, imaginary=half)
+        slices = Slices(self._n_z // (2 if half else 1), weight, imaginary=half)
         return PulseRule(act, relaxing=True), slices, self.orders, False
 
+    def profiles(self, shared: Any, sequence: Sequence, tissue: Tissue) -> Complex[Array, "n voxels n_echoes"]:
+        rule, slices, orders, real = self._how(shared, sequence, tissue)
+        apart = play(sequence, tissue, rule, slices._replace(apart=True), orders, real, None)
+        return apart.reshape(slices.n, -1, apart.shape[-1])
+
     def state_shape(self, sequence: Sequence, tissue: Tissue) -> tuple[int, int]:
-        slices = self.n_z // (2 if self._half(sequence, tissue) else 1)
+        slices = self._n_z // (2 if self._half(sequence, tissue) else 1)
         return _orders(sequence, self.orders) * 6 * slices, slices
 
     def planned(self, sequence: Sequence, tissue: Tissue) -> "EPGBloch":
@@ -189,7 +210,7 @@ class EPGBloch(Model):
 
     def _half(self, sequence: Sequence, tissue: Tissue) -> bool:
         symmetric = all(shape.symmetric for shape in self._shapes(sequence))
-        return _half(symmetric, self.n_z, sequence, tissue)
+        return _half(symmetric, self._n_z, sequence, tissue)
 
     def _shapes(self, sequence: Sequence) -> tuple[Waveform, ...]:
         if self.pulse is not None and sequence.shapes:

@@ -1,4 +1,4 @@
-"""Choosing how many orders a simulation needs, by trying them on a few pilot voxels.
+"""Choosing how many orders and sub-slices a simulation needs, by trying them on a few pilot voxels.
 
 The pilots are the worst cases of a batch: its longest T2, with its own and with the longest T1, at the extremes
 of B1. All candidates run side by side on the actual sequence, each voxel keeping its own number of orders, so
@@ -6,11 +6,12 @@ that a plan compiles once. Host side: needs concrete values.
 """
 
 import dataclasses
+import hashlib
 import math
 import warnings
 from collections.abc import Sequence as Several
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmr.core.checks import cast, is_concrete
+from jaxmr.models import slicing
 from jaxmr.models.model import prepare
 from jaxmr.objects.tissue import Tissue
 from jaxmr.sequences.sequence import Sequence, order_bounds, repetition_time
@@ -28,6 +30,9 @@ LADDER = (6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 384, 512, 768, 1
 """Orders that are tried; few, so that few shapes are ever compiled."""
 PILOT_SLICES = 8
 """Sub-slices of a pilot: enough to see flip angles from 0 to the largest."""
+MEMORY = 64
+"""Plans that are remembered."""
+_REMEMBERED: dict[bytes, list["Answer"]] = {}
 
 
 OURS = (str(Path(__file__).parents[1]), str(Path(str(eqx.__file__)).parent))
@@ -43,7 +48,8 @@ def plan(sequence: Sequence, tissue: Tissue, model: Any) -> Any:
 
     The result is static: it may be used under jit, grad and vmap. Plan again when the sequence or the range of
     the tissue changes much. `error` is the largest relative error (2-norm over the echoes) that the truncation
-    of orders causes in a pilot voxel. A model with fixed orders is checked, and warns if they are too few.
+    of orders and the sub-slices cause in a pilot voxel. A model with fixed orders is checked, and warns if they
+    are too few. Plans are remembered: the same question again costs nothing.
     """
     return plan_groups(sequence, [tissue], model)[0]
 
@@ -54,24 +60,86 @@ def plan_groups(sequence: Sequence, tissues: Several[Tissue], model: Any) -> lis
         raise ValueError("plan looks at values, and these are being traced; call it outside of jit and grad")
     if model.error is not None or (model.orders is None and model.tolerance is None):
         return [model] * len(tissues)
-    most = max(int(bound.max()) for bound in order_bounds(sequence))
     few = [pilots(tissue) for tissue in tissues]
-    if model.tolerance is None:
-        return [_checked(model, sequence, pilot, most) for pilot in few]
-    largest = min(most, _first_guess(sequence, few, model.tolerance))
+    question = _fingerprint((sequence, few, model))
+    if question not in _REMEMBERED:
+        while len(_REMEMBERED) >= MEMORY:
+            _REMEMBERED.pop(next(iter(_REMEMBERED)))
+        most = max(int(bound.max()) for bound in order_bounds(sequence))
+        choose = _checked if model.tolerance is None else _chosen
+        _REMEMBERED[question] = choose(model, sequence, few, most)
+    answers = _REMEMBERED[question]
+    if model.tolerance is None and answers[0].error > WARN_ABOVE:
+        _warn(answers[0].orders, float(few[0].t2[0]), answers[0].error)
+    return [
+        dataclasses.replace(
+            model, orders=answer.orders, n_z=answer.n_z, tolerance=None, error=jnp.asarray(answer.error)
+        )
+        for answer in answers
+    ]
+
+
+class Answer(NamedTuple):
+    """Orders and sub-slices of a plan (None: all, and the model's own), and the relative error they cause."""
+
+    orders: int | None
+    n_z: int | None
+    error: float
+
+
+def _fingerprint(question: Any) -> bytes:
+    """A digest of a tree of arrays and static fields."""
+    leaves, structure = jax.tree.flatten(question)
+    digest = hashlib.sha256(str(structure).encode())
+    for leaf in leaves:
+        array = np.asarray(leaf)
+        digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+    return digest.digest()
+
+
+def _chosen(model: Any, sequence: Sequence, few: list[Tissue], most: int) -> list[Answer]:
+    """The fewest orders, and if they are open the fewest sub-slices, that keep the tolerance."""
+    sliced = _is_sliced(model) and model.n_z is None
+    # Two errors that have nothing to do with each other add up as squares.
+    tolerance = model.tolerance / math.sqrt(2) if sliced else model.tolerance
+    found = _orders(model, sequence, few, most, tolerance)
+    if not sliced:
+        return [Answer(orders, model.n_z, error) for orders, error in found]
+    kept = max((orders or most for orders, _ in found), default=most)
+    fine = _with(model, min(kept, slicing.ORDERS), slicing.N_FINE)
+    # Off-resonance is a phase, or shifts the slice: the same sub-slices.
+    pilot = dataclasses.replace(_joined(few), b0=None)
+    errors = np.split(slicing.slice_errors(fine, sequence, pilot), _ends(few))
+    answers = []
+    for (orders, error), part in zip(found, errors, strict=True):
+        worst = part.max(axis=0)
+        good = worst <= tolerance
+        i = int(np.argmax(good)) if good.any() else len(worst) - 1
+        n_z = slicing.LADDER[i] if good.any() else slicing.MOST
+        answers.append(Answer(orders, n_z, math.hypot(error, float(worst[i]))))
+    return answers
+
+
+def _is_sliced(model: Any) -> bool:
+    """Whether the model adds up sub-slices (plain EPG without a profile does not)."""
+    return getattr(model, "profile", True) is not None
+
+
+def _orders(
+    model: Any, sequence: Sequence, few: list[Tissue], most: int, tolerance: float
+) -> list[tuple[int | None, float]]:
+    """Of each group, the orders that keep the tolerance (None: all of them) and their error."""
+    largest = min(most, _first_guess(sequence, few, tolerance))
     while True:
         # A truncated reference must be far better than what it judges; an exact one need not.
         candidates = [k for k in LADDER if k < (most if largest == most else largest / 2)]
         errors = _errors(model, sequence, few, candidates, largest)
-        good = errors <= model.tolerance
+        good = errors <= tolerance
         if largest == most or good.any(axis=1).all():
             break
         largest = min(most, 2 * largest)
     chosen = [int(np.argmax(row)) if row.any() else None for row in good]
-    return [
-        _with(model, None, 0.0) if i is None else _with(model, candidates[i], float(row[i]))
-        for i, row in zip(chosen, errors, strict=True)
-    ]
+    return [(None, 0.0) if i is None else (candidates[i], float(row[i])) for i, row in zip(chosen, errors, strict=True)]
 
 
 def pilots(tissue: Tissue) -> Tissue:
@@ -96,17 +164,24 @@ def _errors(model: Any, sequence: Sequence, few: list[Tissue], candidates: list[
     if not candidates:
         return np.ones((len(few), 0))
     kept = [*candidates, largest]
-    together = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *few)
+    together = _joined(few)
     n = together.shape[0]
     tissue = jax.tree.map(lambda leaf: jnp.repeat(leaf, len(kept)), together)
     keep = jnp.tile(jnp.asarray(kept, tissue.t1.dtype), n)
-    coarse = dataclasses.replace(_with(model, largest), n_z=min(model.n_z, PILOT_SLICES))
+    coarse = _with(model, largest, PILOT_SLICES if model.n_z is None else min(model.n_z, PILOT_SLICES))
     signal = np.asarray(_truncated(sequence, tissue, coarse, keep)).reshape(n, len(kept), -1)
     reference = signal[:, -1:]
     norm = np.linalg.norm(reference, axis=-1)
     error = np.linalg.norm(signal[:, :-1] - reference, axis=-1) / np.where(norm > 0, norm, 1)
-    ends = np.cumsum([len(pilot.t1) for pilot in few])[:-1]
-    return np.stack([part.max(axis=0) for part in np.split(error, ends)])
+    return np.stack([part.max(axis=0) for part in np.split(error, _ends(few))])
+
+
+def _joined(few: list[Tissue]) -> Tissue:
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *few)
+
+
+def _ends(few: list[Tissue]) -> np.ndarray:
+    return np.cumsum([len(pilot.t1) for pilot in few])[:-1]
 
 
 @eqx.filter_jit
@@ -116,19 +191,21 @@ def _truncated(sequence, tissue, model, keep):
     return model.signals(shared, sequence, tissue, keep)
 
 
-def _checked(model: Any, sequence: Sequence, few: Tissue, most: int) -> Any:
-    """A model with fixed orders and the error they cause; a warning if it is large."""
+def _checked(model: Any, sequence: Sequence, few: list[Tissue], most: int) -> list[Answer]:
+    """The error that a model's fixed orders cause."""
     if model.orders >= most:
-        return _with(model, model.orders, 0.0)
-    error = float(_errors(model, sequence, [few], [model.orders], min(2 * model.orders, most))[0, 0])
-    if error > WARN_ABOVE:
-        warnings.warn(
-            f"orders={model.orders} is too few for t2 = {float(few.t2[0]):.3g} s: expect errors of "
-            f"{100 * error:.1f} % of the signal; use more orders, orders=None (exact), or tolerance=",
-            AccuracyWarning,
-            skip_file_prefixes=OURS,
-        )
-    return _with(model, model.orders, error)
+        return [Answer(model.orders, model.n_z, 0.0)] * len(few)
+    errors = _errors(model, sequence, few, [model.orders], min(2 * model.orders, most))[:, 0]
+    return [Answer(model.orders, model.n_z, float(error)) for error in errors]
+
+
+def _warn(orders: int | None, t2: float, error: float) -> None:
+    warnings.warn(
+        f"orders={orders} is too few for t2 = {t2:.3g} s: expect errors of "
+        f"{100 * error:.1f} % of the signal; use more orders, orders=None (exact), or tolerance=",
+        AccuracyWarning,
+        skip_file_prefixes=OURS,
+    )
 
 
 def _first_guess(sequence: Sequence, few: list[Tissue], tolerance: float) -> int:
@@ -139,7 +216,6 @@ def _first_guess(sequence: Sequence, few: list[Tissue], tolerance: float) -> int
     return max(4 * int(math.log(max(0.07 / tolerance, 1.5)) / (2 * ratio + 0.03)), 32)
 
 
-def _with(model: Any, orders: int | None, error: float | None = None) -> Any:
-    """`model` with these orders and, once known, this error."""
-    known = None if error is None else jnp.asarray(error)
-    return dataclasses.replace(model, orders=orders, tolerance=None, error=known)
+def _with(model: Any, orders: int, n_z: int) -> Any:
+    """`model` with these orders and sub-slices."""
+    return dataclasses.replace(model, orders=orders, n_z=n_z, tolerance=None)

@@ -40,13 +40,14 @@ class Slices(NamedTuple):
     """How the sub-slices of a voxel add up to its signal.
 
     n: number simulated. weight: of each. imaginary: the other half of the slice cancels the real part.
-    phase (n,): of the pulse at each sub-slice, rad, or None.
+    phase (n,): of the pulse at each sub-slice, rad, or None. apart: leave them apart, `n` times as many signals.
     """
 
     n: int = 1
     weight: float = 1.0
     imaginary: bool = False
     phase: Float[Array, "n"] | None = None
+    apart: bool = False
 
 
 class PulseRule(NamedTuple):
@@ -247,13 +248,15 @@ def _seen(states, wound: int, decay, slices: Slices):
     """One sample: F(0) of all sub-slices, added up."""
 
     def add(part):
-        return slices.weight * jnp.sum(decay * part.reshape(slices.n, -1), axis=0)
+        decayed = decay * part.reshape(slices.n, -1)
+        return decayed.reshape(-1) if slices.apart else slices.weight * jnp.sum(decayed, axis=0)
 
     real, imag = states.echo(wound)
     if slices.phase is not None:
         c, s = (jnp.repeat(f(slices.phase), decay.shape[1]) for f in (jnp.cos, jnp.sin))
         real, imag = (-s * imag, c * imag) if real is None else (c * real - s * imag, c * imag + s * real)
-    return None if real is None or slices.imaginary else add(real), add(imag)
+    cancelled = slices.imaginary and not slices.apart
+    return None if real is None or cancelled else add(real), add(imag)
 
 
 def _precess(states, values: dict, time, voxels: Voxels, slices: Slices):
