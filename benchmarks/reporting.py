@@ -26,6 +26,24 @@ def timed(call: Callable[[], object], runs: int = 9) -> dict[str, float]:
     return {"first": first, "median": statistics.median(times), "fastest": min(times), "slowest": max(times)}
 
 
+def in_turns(*calls: Callable[[], object], runs: int = 9) -> list[dict[str, float]]:
+    """`timed` of several calls that take turns, so that all see the same machine."""
+    firsts, times = [], [[] for _ in calls]
+    for call in calls:
+        start = time.perf_counter()
+        call()
+        firsts.append(time.perf_counter() - start)
+    for _ in range(runs):
+        for call, found in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            found.append(time.perf_counter() - start)
+    return [
+        {"first": first, "median": statistics.median(found), "fastest": min(found), "slowest": max(found)}
+        for first, found in zip(firsts, times, strict=True)
+    ]
+
+
 def device_name() -> str:
     """Short name of the device that computes, for file names."""
     import jax

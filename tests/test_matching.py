@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmr.mrf import matching, refinement
+from jaxmr.mrf import matching, refinement, search
 from jaxmr.mrf.container import Dictionary
 from jaxmr.mrf.matching import match
 from jaxmr.mrf.subspace import compress, project
@@ -71,15 +71,41 @@ def test_equals_brute_force_for_real_and_complex_atoms(b0):
     assert first.parameters["t2"] is first.t2
 
 
+@pytest.mark.parametrize("few", [True, False])
 @pytest.mark.parametrize("top", [1, 7])
-def test_chunks_do_not_matter(monkeypatch, top):
+def test_chunks_do_not_matter(monkeypatch, top, few):
     d = dictionary(t1=T1[::3], t2=T2[::3], b1=B1[::4])
     whole = match(d, noisy(50), top=top)
-    monkeypatch.setattr(matching, "_VOXELS", 7)
-    monkeypatch.setattr(matching, "_ATOMS", 5)
+    monkeypatch.setattr(matching, "_POINTS", 200)
+    monkeypatch.setattr(search, "_BLOCK_FEW", (7, 5))
+    monkeypatch.setattr(search, "_BLOCK_MANY", (7, 5))
+    monkeypatch.setattr(search, "_FEW", 1000 if few else 0)
     pieces = match(d, noisy(50), top=top)
     np.testing.assert_array_equal(pieces.index, whole.index)
     np.testing.assert_allclose(pieces.correlation, whole.correlation, rtol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+@pytest.mark.parametrize("phase", ["common", "free"])
+@pytest.mark.parametrize("n_points", [1, 12, 40, 65, 129])
+def test_equal_atoms_tie_to_the_lower_one(n_points, phase, dtype):
+    draw = np.random.default_rng(6)
+    atoms = draw.normal(size=(331, n_points)) + 1j * (phase == "free") * draw.normal(size=(331, n_points))
+    signals = draw.normal(size=(150, n_points)) + 1j * draw.normal(size=(150, n_points))
+    signals[7] = 0
+    thrice = Dictionary(np.tile(atoms, (3, 1)).astype(dtype), {"t1": np.arange(993.0)})
+    maps = match(thrice, signals)
+    order, correlation, _ = brute_force(atoms, np.where(signals == 0, 1, signals))
+    clear = (correlation[:, 0] - correlation[:, 1] > 1e-5) & (signals != 0).any(axis=1)
+    np.testing.assert_array_equal(maps.index[clear], order[clear, 0])
+    assert (n_points == 1) == (not clear.any())
+    assert maps.index.max() < 331 or n_points == 1
+    np.testing.assert_allclose(maps.correlation[clear], correlation[clear, 0], rtol=1e-5)
+    assert maps.correlation[7] == 0
+
+
+def test_no_voxels_make_empty_maps():
+    assert match(dictionary(t1=T1, t2=T2), np.zeros((0, 4, N_ECHOES), complex)).t1.shape == (0, 4)
 
 
 def test_atoms_match_themselves_in_single_precision_with_complex_m0():

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmr.core.types import Array, Complex, Float
-from jaxmr.models import planning
+from jaxmr.models import pallas, planning
 from jaxmr.models.model import Model
 from jaxmr.models.playing import has_derivatives, needs_precession, one_axis, play, play_with_derivatives
 from jaxmr.models.repetition import PulseRule, Slices, Voxels
@@ -84,6 +84,10 @@ class EPG(Model):
     ) -> Complex[Array, "voxels n_echoes"]:
         return play(sequence, tissue, *self._how(shared, sequence, tissue), keep)
 
+    def fastest(self, shared: Any, sequence: Sequence, tissue: Tissue) -> Complex[Array, "voxels n_echoes"]:
+        pulses = pallas.HardPulses(None if shared is None else shared[0])
+        return _fastest(sequence, tissue, self._how(shared, sequence, tissue), pulses)
+
     def derivatives(
         self, shared: Any, sequence: Sequence, tissue: Tissue, names: tuple[str, ...]
     ) -> tuple[Complex[Array, "voxels n_echoes"], Complex[Array, "n_names voxels n_echoes"]] | None:
@@ -122,6 +126,27 @@ class EPG(Model):
 
     def _half(self, sequence: Sequence, tissue: Tissue) -> bool:
         return self.profile is not None and _half(self.profile.waveform.symmetric, self._n_z, sequence, tissue)
+
+
+def _fastest(
+    sequence: Sequence, tissue: Tissue, how: tuple[PulseRule, Slices, int | None, bool], pulses: pallas.Pulses
+) -> Complex[Array, "voxels n_echoes"]:
+    """The kernel that keeps the states in registers where there is a GPU and it knows the train, else the scan."""
+    _, slices, orders, real = how
+
+    def scan(sequence, tissue, pulses):
+        return play(sequence, tissue, *how, None)
+
+    def kernel(sequence, tissue, pulses):
+        return pallas.play_in_registers(sequence, tissue, pulses, slices, orders, real)
+
+    if not _on_gpu() or not pallas.supported(sequence, tissue, pulses, orders, real):
+        return scan(sequence, tissue, pulses)
+    return jax.lax.platform_dependent(sequence, tissue, pulses, cuda=kernel, default=scan)
+
+
+def _on_gpu() -> bool:
+    return jax.default_backend() == "gpu"
 
 
 def _hard(pulse: Pulse, flip, voxels: Voxels) -> kernels.Operator:
@@ -174,6 +199,10 @@ class EPGBloch(Model):
         self, shared: Any, sequence: Sequence, tissue: Tissue, keep: Float[Array, "voxels"] | None = None
     ) -> Complex[Array, "voxels n_echoes"]:
         return play(sequence, tissue, *self._how(shared, sequence, tissue), keep)
+
+    def fastest(self, shared: Any, sequence: Sequence, tissue: Tissue) -> Complex[Array, "voxels n_echoes"]:
+        pulses = pallas.SelectivePulses(shared)
+        return _fastest(sequence, tissue, self._how(shared, sequence, tissue), pulses)
 
     def derivatives(
         self, shared: Any, sequence: Sequence, tissue: Tissue, names: tuple[str, ...]

@@ -36,6 +36,10 @@ class Model(eqx.Module):
         """Signal for m0 = 1 of the voxels of a flat tissue; `keep` limits the orders of each voxel (for plans)."""
 
     @abc.abstractmethod
+    def fastest(self, shared: Any, sequence: Sequence, tissue: Tissue) -> Complex[Array, "voxels n_echoes"]:
+        """`signals` by the fastest means there is, which need not be differentiable."""
+
+    @abc.abstractmethod
     def derivatives(
         self, shared: Any, sequence: Sequence, tissue: Tissue, names: tuple[str, ...]
     ) -> tuple[Complex[Array, "voxels n_echoes"], Complex[Array, "n_names voxels n_echoes"]] | None:

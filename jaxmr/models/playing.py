@@ -30,6 +30,8 @@ from jaxmr.sequences.sequence import (
 UNROLL = {kernels.RealStates: 4, kernels.ComplexStates: 2}
 """Repetitions per step of the scan, for few orders (measured on two CPUs; more only costs compilation)."""
 FEW = 32
+SMALL = 4096
+"""Numbers of a part of the states below which it does not pay to unroll, and derivatives would pay for it."""
 N_BLOCKS = 8
 """Blocks of constant orders that a long exact train is cut into: its states grow, then shrink."""
 
@@ -173,7 +175,8 @@ def _play_segment(
     for start, stop, orders in _blocks(rows):
         families = tuple(kernels.resize(states, orders) for states in families)
         part = {name: leaf[start:stop] for name, leaf in trains.items()}
-        unroll = min(UNROLL[kind] if orders <= FEW else 1, stop - start)
+        worthwhile = orders <= FEW and families[0][0].size >= SMALL
+        unroll = min(UNROLL[kind] if worthwhile else 1, stop - start)
         families, taken = jax.lax.scan(repetition, families, part, length=stop - start, unroll=unroll)
         echoes.append(taken)
     if isinstance(segment.pulse, Pulse) and segment.pulse.phase is not None:
