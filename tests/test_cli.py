@@ -248,6 +248,9 @@ def fail(arguments) -> None:
         ("fingerprint --out o --tolerance 2", "tolerance is a relative error between 0 and 1, got 2.0"),
         ("fingerprint --out constant.csv", "constant.csv: File exists"),
         ("dictionary --out d.h5 --grid t1=30 t2=100", "every atom has t2 > t1 and was dropped"),
+        ("dictionary --out d.h5 --memory 2GB", "--memory is for a zarr folder, and --out is d.h5; end it in .zarr"),
+        ("dictionary --out d.zarr --memory 2", "argument --memory: invalid size value: '2'"),
+        ("dictionary --out d.zarr --memory -1GB", "argument --memory: "),
         ("simulate --out s.txt --t1 1 --t2 1", "--out s.txt: write a .npz, or of --t1 and --t2 a .csv or .png"),
         ("simulate --out s.csv --phantom brain", "--out s.csv: write a .npz"),
         ("simulate --out s.csv --t1 838", "simulate needs --t1 and --t2 (ms), or --phantom"),
@@ -368,6 +371,28 @@ def test_a_dictionary_can_be_compressed(folder, tmp_path, capsys):
     with h5py.File(tmp_path / "d.h5") as file:
         assert file["atoms"].shape == (240, 6)
         assert file["basis"].shape == (PULSES, 6)
+
+
+def test_a_zarr_folder_is_a_dictionary_that_goes_on(folder, tmp_path, capsys):
+    """Begun, found complete the second time, described, and matched to the same maps as the HDF5 file."""
+    scan = ["--schedule", str(folder / "constant.csv"), "--model", "epg"]
+    run = ["dictionary", *scan, *GRID, "--rank", "6"]
+    assert main([*run, "--out", str(tmp_path / "d.h5")]) == 0
+    for _ in range(2):
+        assert main([*run, "--memory", "1MB", "--out", str(tmp_path / "d.zarr")]) == 0
+        assert "rank 6, 99.9" in capsys.readouterr().out
+    assert main(["simulate", *scan, "--t1", "838,1607", "--t2", "71,76", "--out", str(tmp_path / "s.npz")]) == 0
+    told = []
+    for name in ("d.h5", "d.zarr"):
+        capsys.readouterr()
+        assert main(["info", str(tmp_path / name)]) == 0
+        told.append(sorted(capsys.readouterr().out.splitlines()))
+        assert main(["match", str(tmp_path / name), str(tmp_path / "s.npz"), "--out", str(tmp_path / name[2:])]) == 0
+    assert told[0] == told[1]
+    assert {"atoms      240", "echoes     80", "T2         45 ... 110 ms"} < set(told[0])
+    for name in ("t1", "t2"):
+        ours, theirs = (read_map(tmp_path / kind / f"{name}.nii.gz") for kind in ("h5", "zarr"))
+        assert np.array_equal(ours, theirs)
 
 
 @pytest.mark.slow

@@ -9,18 +9,19 @@ import numpy as np
 import jaxmr as mr
 from jaxmr.cli import options as shared
 from jaxmr.cli import summary
-from jaxmr.io.hdf5 import load_dictionary, read_about
 from jaxmr.io.nifti import write_maps
 from jaxmr.io.signals import VoxelSize, read_mask, read_signals
 from jaxmr.io.writing import whole
-from jaxmr.mrf import Match
+from jaxmr.mrf import Match, Store
 from jaxmr.plot.maps import estimates_figure
 from jaxmr.units import mm
 
 
 def run(options: Any) -> None:
     shared.use_cores()
-    dictionary, about = load_dictionary(options.dictionary), read_about(options.dictionary)
+    dictionary, about = shared.read_dictionary(options.dictionary)
+    if options.refine and isinstance(dictionary, Store):
+        dictionary = dictionary.to_dictionary()  # neighbours on the grid may lie in any part
     signals, voxel_size = read_signals(options.signals)
     if signals.ndim == 2:
         signals = signals[None]  # a list is an image of one row
@@ -42,7 +43,7 @@ def run(options: Any) -> None:
             partial, dpi=150
         )
     ran = {name: str(about.get(name, "not stated in the dictionary")) for name in ("scan", "model")}
-    ran["dictionary"] = f"{len(dictionary.atoms)} atoms of {options.dictionary}"
+    ran["dictionary"] = f"{len(dictionary.parameters['t1'])} atoms of {options.dictionary}"
     ran["voxels"] = f"{mask.sum()} of {options.signals}, median correlation {np.median(match.correlation):.4f}"
     for name, values in match.parameters.items():
         middle_range = np.percentile(values, [5, 95]) / shared.UNITS.get(name, 1)

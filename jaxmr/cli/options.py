@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,13 +10,17 @@ import numpy as np
 import jaxmr as mr
 from jaxmr import objects
 from jaxmr.cli.parser import DEFAULT_GRID, PULSE, TE, TR
+from jaxmr.io.hdf5 import load_dictionary, read_about
 from jaxmr.models import Model
+from jaxmr.mrf import Dictionary, Store, store
 from jaxmr.objects import Phantom
 from jaxmr.sequences import Sequence, fisp, trains
 from jaxmr.units import deg, mm, ms
 
 PULSES = 1000
 """Of the built-in schedule."""
+N_Z = 32
+"""Sub-slices of the published dictionaries (Liu et al., NMR Biomed 2021)."""
 UNITS = {"t1": ms, "t2": ms, "b1": 1.0, "b0": 1.0}
 """Of axes on the command line."""
 SUFFIXES = {"t1": " ms", "t2": " ms", "b0": " Hz"}
@@ -88,7 +93,7 @@ def model(options: Any) -> Model:
     """The model of `--model` and `--tolerance`."""
     if options.model == "epg":
         return mr.EPG(tolerance=options.tolerance)
-    return mr.EPGBloch(pulse=mr.rf.gaussian(*PULSE), tolerance=options.tolerance)
+    return mr.EPGBloch(pulse=mr.rf.gaussian(*PULSE), n_z=N_Z, tolerance=options.tolerance)
 
 
 def describe_model(options: Any) -> str:
@@ -160,6 +165,14 @@ def phantom(what: str | None, seed: int = 0) -> tuple[Phantom, str]:
             file=sys.stderr,
         )
         return objects.procedural(seed=seed), "procedural brain (nilearn is missing)"
+
+
+def read_dictionary(path: str) -> tuple[Dictionary | Store, dict[str, Any]]:
+    """The dictionary of an HDF5 file, or the store of a zarr folder, and what was said of it."""
+    if Path(path).is_dir():
+        found = store.read(path)
+        return found, found.about
+    return load_dictionary(path), read_about(path)
 
 
 def about(options: Any, scan: Scan) -> dict[str, str | int | float]:

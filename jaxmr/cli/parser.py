@@ -5,6 +5,7 @@ is imported here, so that help comes at once.
 """
 
 import argparse
+import re
 import sys
 
 DEFAULT_GRID = ("t1=300:5500:38", "t2=30:2500:40", "b1=0.76:1.24:17")
@@ -21,7 +22,8 @@ _COMMANDS = {
     ),
     "dictionary": (
         "simulate the signals of a grid of tissues",
-        "jaxmr dictionary --schedule scan.csv --grid t1=300:3000:40 t2=20:300:40 b1=1 --out dictionary.h5",
+        "jaxmr dictionary --schedule scan.csv --grid t1=300:3000:40 t2=20:300:40 b1=1 --out dictionary.h5\n"
+        "  jaxmr dictionary --grid t1=100:5000:200 t2=10:2000:200 --rank 12 --memory 2GB --out large.zarr",
     ),
     "match": (
         "find the tissue of every voxel of a reconstruction in a dictionary",
@@ -31,7 +33,7 @@ _COMMANDS = {
         "simulate the signals of tissues or of a phantom",
         "jaxmr simulate --t1 838,1607 --t2 71,76 --out signals.csv\n  jaxmr simulate --phantom maps/ --out signals.npz",
     ),
-    "info": ("print versions and devices", "jaxmr info"),
+    "info": ("print versions and devices, or what a dictionary holds", "jaxmr info\n  jaxmr info dictionary.h5"),
 }
 
 
@@ -60,6 +62,7 @@ def command_line() -> Parser:
     _dictionary(found["dictionary"])
     _match(found["match"])
     _simulate(found["simulate"])
+    _info(found["info"])
     return main
 
 
@@ -85,12 +88,24 @@ def _fingerprint(command: Parser) -> None:
 
 
 def _dictionary(command: Parser) -> None:
-    _out(command, "FILE.h5", "file to write (HDF5)")
+    _out(
+        command,
+        "FILE",
+        "file to write: HDF5 (.h5), or a zarr folder (.zarr) for more atoms than memory holds; started again with the "
+        "same options after a crash, a folder goes on where it stopped",
+    )
     _scan(command)
     _model(command)
     _grid(command)
     command.add_argument("--rank", type=int, help="compress to a subspace of this dimension (default: no)")
+    command.add_argument(
+        "--memory", metavar="SIZE", type=size, help="of a zarr folder: for the signals at work, 500MB or 2GB (default)"
+    )
     _progress(command)
+
+
+def _info(command: Parser) -> None:
+    command.add_argument("dictionary", metavar="DICTIONARY", nargs="?", help="file or folder of `jaxmr dictionary`")
 
 
 def _match(command: Parser) -> None:
@@ -189,6 +204,14 @@ def _progress(command: Parser) -> None:
 def numbers(text: str) -> list[float]:
     """Numbers separated by commas."""
     return [float(word) for word in text.split(",")]
+
+
+def size(text: str) -> float:
+    """Bytes, of `500MB` or `2GB`."""
+    found = re.fullmatch(r"([0-9.]+)\s*(MB|GB)", text)
+    if found is None:
+        raise ValueError
+    return float(found[1]) * {"MB": 1e6, "GB": 1e9}[found[2]]
 
 
 def milliseconds_or_none(text: str) -> float | None:

@@ -4,7 +4,7 @@ Nothing here knows physics. Voxels lie in groups: a tree of arrays `(n_groups, l
 group. What is one for a whole group (a transmit field that its voxels share) is a leaf `(n_groups, 1)`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -69,7 +69,7 @@ def in_groups(voxels: Any, lanes: int, n_devices: int = 1) -> Any:
 
 
 def over_groups(
-    function: Callable[[Any, Any], Any], shared: Any, groups: Any, devices: Sequence[jax.Device] | None = None
+    function: Callable[[Any, Any], Any], shared: Any, groups: Any, devices: tuple | list | None = None
 ) -> Any:
     """`function(shared, group)` for every group along the leading axis, the results stacked alike.
 

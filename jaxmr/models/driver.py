@@ -32,8 +32,11 @@ PARTS = 32
 """Parts of a large job, so that their edges fit the bands of T2; more would not share their B1 as well."""
 FEWEST = 256
 """Voxels of a part below which calls cost more than they compute."""
-BAND = 3.0
-"""Ratio of the longest to the shortest T2 that share their number of orders."""
+BAND, FINE, MANY = 3.0, 1.7, 30_000
+"""Ratio of the longest to the shortest T2 that share a plan, the same in jobs of many voxels, and how many that is.
+
+Each plan costs a compilation, of 2 to 3 s; too long a T2 costs orders and sub-slices.
+"""
 WASTE = 1.15
 """Growth of the number of groups that it pays to accept so that each has one B1."""
 GPU_LANES = 64
@@ -196,7 +199,7 @@ def _bands(t2: np.ndarray, rows: int) -> list[np.ndarray]:
     A band is filled up from the next one: a few voxels get more orders than they need, none fewer.
     """
     descending = np.argsort(-t2, kind="stable")
-    ratio = np.log(t2[descending[0]] / t2[descending]) / np.log(BAND)
+    ratio = np.log(t2[descending[0]] / t2[descending]) / np.log(BAND if len(t2) < MANY else FINE)
     ends = np.searchsorted(ratio, np.arange(1, ratio[-1] + 1) - 1e-9)
     edges = np.unique([0, *np.minimum(-(-ends // rows) * rows, len(t2)), len(t2)])
     return [np.sort(descending[start:stop]) for start, stop in itertools.pairwise(edges)]

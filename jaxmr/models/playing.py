@@ -175,7 +175,7 @@ def _play_segment(
     for start, stop, orders in _blocks(rows):
         families = tuple(kernels.resize(states, orders) for states in families)
         part = {name: leaf[start:stop] for name, leaf in trains.items()}
-        worthwhile = orders <= FEW and families[0][0].size >= SMALL
+        worthwhile = families[0][0].size >= SMALL
         unroll = min(UNROLL[kind] if worthwhile else 1, stop - start)
         families, taken = jax.lax.scan(repetition, families, part, length=stop - start, unroll=unroll)
         echoes.append(taken)

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from jaxmr.core.batch import progress_bar
 from jaxmr.core.checks import as_float
-from jaxmr.models.driver import simulate_many
+from jaxmr.core.types import Complex
+from jaxmr.models import driver
 from jaxmr.models.model import Model
 from jaxmr.mrf.container import Dictionary
-from jaxmr.mrf.subspace import project, svd_basis
+from jaxmr.mrf.subspace import streamed_basis
 from jaxmr.objects.tissue import Tissue
 from jaxmr.sequences.sequence import Sequence
 
@@ -37,27 +39,46 @@ def dictionary(
     drop: leave out atoms with t2 > t1. devices: all of them by default. Axes in SI units.
     Ma et al., Nature 495:187 (2013); compression: McGivney et al., IEEE TMI 33:2311 (2014).
     """
-    values = _parameters(tissue, axes, drop)
+    values = parameters_of(tissue, axes, drop)
     atoms = Tissue(**values)
-    if rank is None:
-        signals = simulate_many(sequence, atoms, model, devices=devices, progress=progress, description="atoms").signals
-        return Dictionary(signals, values)
-    spread = atoms[:: max(len(values["t1"]) // BASIS_ATOMS, 1)]
-    sample = simulate_many(sequence, spread, model, devices=devices, progress=progress, description="subspace").signals
-    basis, energy = svd_basis(sample, rank)
-    components = simulate_many(
-        sequence,
-        atoms,
-        model,
-        project=lambda signals: np.asarray(project(signals, basis)),
-        devices=devices,
-        progress=progress,
-        description="atoms",
-    ).signals
-    return Dictionary(components, values, basis, energy)
+    parts = driver.schedule(sequence, atoms, model, driver.rows_within(driver.MEMORY, sequence, atoms))
+    basis, energy = None, None
+    if rank is not None:
+        basis, energy = spanned(sequence, atoms, parts[0].model, rank, devices=devices, progress=progress)
+    found = driver.gather(sequence, atoms, parts, basis=basis, devices=devices, progress=progress, description="atoms")
+    return Dictionary(found.signals, values, basis, energy)
 
 
-def _parameters(tissue: Tissue | None, axes: Mapping[str, Any], drop: bool) -> dict[str, np.ndarray]:
+def spanned(
+    sequence: Sequence,
+    atoms: Tissue,
+    model: Model,
+    rank: int,
+    *,
+    memory: float = driver.MEMORY,
+    devices: list | None = None,
+    progress: bool = False,
+) -> tuple[Complex[np.ndarray, "n_echoes rank"], float]:
+    """The subspace of the signals of up to 4000 atoms, drawn evenly, and the part of their energy that it holds.
+
+    model: with its choices made for the worst of the atoms, so that one compilation serves all that were drawn.
+    No more than `memory` bytes of signals are held at a time.
+    """
+    n = atoms.shape[0]
+    drawn = np.sort(np.random.default_rng(0).permutation(n)[:BASIS_ATOMS])
+    sample = atoms[drawn]
+    parts = driver.schedule(sequence, sample, model, driver.rows_within(memory, sequence, sample))
+
+    def pieces():
+        with progress_bar(len(drawn), "subspace", progress) as bar:
+            for _, signals in driver.simulate_parts(sequence, sample, parts, devices=devices):
+                yield signals
+                bar.update(len(signals))
+
+    return streamed_basis(pieces(), (len(drawn), sequence.n_echoes), rank)
+
+
+def parameters_of(tissue: Tissue | None, axes: Mapping[str, Any], drop: bool) -> dict[str, np.ndarray]:
     """One value per atom of every parameter."""
     if (tissue is None) == (not axes):
         raise ValueError("dictionary needs either axes such as t1=..., t2=..., or a list as tissue=")

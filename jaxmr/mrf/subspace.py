@@ -5,6 +5,7 @@ is projected as `signal @ conj(basis)` and comes back as `coefficients @ basis.T
 Reference: McGivney et al., IEEE TMI 33:2311 (2014).
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -20,24 +21,40 @@ def svd_basis(
 ) -> tuple[Complex[np.ndarray, "n_echoes rank"], float]:
     """The best `rank`-dimensional basis of `signals`, and the part of their energy that it holds.
 
-    By the eigenvectors of the Gram matrix, summed in float64: its eigenvalues are squared singular values,
-    and in float32 those below 3e-4 of the largest would drown. Raises `ValueError` when `rank` is more than
-    the number of signals or echoes.
+    Raises `ValueError` when `rank` is more than the number of signals or echoes.
     """
     rows = np.asarray(signals).reshape(-1, signals.shape[-1])
-    if not 1 <= rank <= min(rows.shape):
+    return streamed_basis((rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)), rows.shape, rank)
+
+
+def streamed_basis(
+    pieces: Iterable[Complex[np.ndarray, "n n_echoes"]], shape: tuple[int, int], rank: int
+) -> tuple[Complex[np.ndarray, "n_echoes rank"], float]:
+    """`svd_basis` of signals that come in pieces, of `shape` `(n_signals, n_echoes)` in all; none is kept.
+
+    By the eigenvectors of the Gram matrix, summed in float64: its eigenvalues are squared singular values, and in
+    float32 those below 3e-4 of the largest would drown. Real where the signals are, up to their phases; the
+    largest entry of each column is positive.
+    """
+    if not 1 <= rank <= min(shape):
         raise ValueError(
-            f"rank must be between 1 and {min(rows.shape)} for {rows.shape[0]} signals of {rows.shape[1]} "
-            f"echoes, got {rank}"
+            f"rank must be between 1 and {min(shape)} for {shape[0]} signals of {shape[1]} echoes, got {rank}"
         )
-    real = real_up_to_phase(rows)
-    gram = _gram(rows if real is None else real)
+    gram: Any = np.zeros((shape[1],) * 2, complex)
+    dtype = np.dtype(np.complex64)
+    for piece in pieces:
+        gram += _gram(piece)
+        dtype = np.result_type(piece, dtype)
+    if np.abs(gram.imag).max() <= 1e-6 * np.abs(gram.real).max():
+        gram = gram.real
     energies, vectors = np.linalg.eigh(gram)
     total = np.trace(gram).real
     if not (np.isfinite(total) and total > 0):
         raise ValueError("signals must be finite and not all zero; look for NaN or a sequence without excitation")
-    basis = vectors[:, ::-1][:, :rank].astype(np.result_type(rows, np.complex64))
-    return basis, float(energies[-rank:].sum() / total)
+    basis = vectors[:, ::-1][:, :rank]
+    largest = np.take_along_axis(basis, np.abs(basis).argmax(axis=0)[None], axis=0)
+    basis = basis * (np.abs(largest) / largest)
+    return basis.astype(dtype), float(energies[-rank:].sum() / total)
 
 
 def compress(
@@ -97,11 +114,10 @@ def real_up_to_phase(
     return real
 
 
-def _gram(rows):
-    """`rows^T conj(rows)` in double precision."""
-    double = np.result_type(rows, np.float64)
-    gram = np.zeros((rows.shape[1],) * 2, double)
-    for start in range(0, len(rows), _ROWS):
-        part = rows[start : start + _ROWS].astype(double)
-        gram += part.T @ part.conj() if np.iscomplexobj(part) else part.T @ part
-    return gram
+def _gram(rows: Any) -> np.ndarray:
+    """`rows^T conj(rows)` in double precision, by real products; parts that are zero cost nothing."""
+    re, im = rows.real.astype(float), rows.imag.astype(float)
+    if not re.any() or not im.any():
+        return re.T @ re + 0j if re.any() else im.T @ im + 0j
+    cross = im.T @ re
+    return re.T @ re + im.T @ im + 1j * (cross - cross.T)
