@@ -32,6 +32,8 @@ TARGETS = {"real": 5, "complex": 6, "slice": 8}
 
 def libraries(folder: Path) -> tuple[ctypes.CDLL, ctypes.CDLL]:
     """The C and C++ kernels, compiled for this machine."""
+    # Their idle threads would otherwise spin on the cores while jaxmr computes.
+    os.environ["OMP_WAIT_POLICY"] = "passive"
     flags = ["-O3", "-march=native", "-ffast-math", "-fopenmp", "-shared", "-fPIC"]
     made = Path(tempfile.mkdtemp())
     for compiler, source in (("gcc", "epg_limit.c"), ("g++", "epg_slice_limit.cpp")):

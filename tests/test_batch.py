@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, PartitionSpec
 
 import jaxmr as mr
+from checks import relative
 from jaxmr.core import batch
 
 
@@ -33,6 +35,18 @@ def test_a_committed_array_and_a_users_own_jit_keep_working():
     sequence = mr.sequences.fisp(np.full(5, 0.4), 0.012, 0.003)
     signal = jax.jit(lambda t: mr.simulate(sequence, t, mr.EPG()))(tissue)
     assert signal.devices() == {second}
+
+
+def test_a_users_own_shard_map_keeps_working():
+    """Values and gradients of voxels that the user has dealt to the devices."""
+    sequence = mr.sequences.fisp(np.full(8, 0.4), 0.012, 0.003, 0.02)
+    mesh, voxels = Mesh(np.array(jax.devices()), ("voxels",)), PartitionSpec("voxels")
+    t1, t2 = jnp.linspace(0.5, 2, 6), jnp.linspace(0.05, 0.2, 6)
+    simulate = lambda t1, t2: mr.simulate(sequence, mr.Tissue(t1=t1, t2=t2), mr.EPG())  # noqa: E731
+    gradient = jax.grad(lambda t2, t1: jnp.abs(simulate(t1, t2)).sum())
+    for function in (simulate, lambda t1, t2: gradient(t2, t1)):
+        mapped = jax.jit(jax.shard_map(function, mesh=mesh, in_specs=(voxels, voxels), out_specs=voxels))
+        assert relative(mapped(t1, t2), function(t1, t2)) < 1e-13
 
 
 def test_chunk_sizes_are_bounded():

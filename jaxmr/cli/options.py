@@ -19,8 +19,6 @@ from jaxmr.units import deg, mm, ms
 
 PULSES = 1000
 """Of the built-in schedule."""
-N_Z = 32
-"""Sub-slices of the published dictionaries (Liu et al., NMR Biomed 2021)."""
 UNITS = {"t1": ms, "t2": ms, "b1": 1.0, "b0": 1.0}
 """Of axes on the command line."""
 SUFFIXES = {"t1": " ms", "t2": " ms", "b0": " Hz"}
@@ -90,16 +88,17 @@ def span(values: Any) -> str:
 
 
 def model(options: Any) -> Model:
-    """The model of `--model` and `--tolerance`."""
+    """The model of `--model`, `--tolerance` and `--slices`."""
     if options.model == "epg":
         return mr.EPG(tolerance=options.tolerance)
-    return mr.EPGBloch(pulse=mr.rf.gaussian(*PULSE), n_z=N_Z, tolerance=options.tolerance)
+    return mr.EPGBloch(pulse=mr.rf.gaussian(*PULSE), n_z=options.slices, tolerance=options.tolerance)
 
 
 def describe_model(options: Any) -> str:
     duration, bandwidth, thickness = PULSE
     pulse = f"Gaussian pulse {duration / ms:g} ms, time-bandwidth {bandwidth:g}, slice {thickness / mm:g} mm"
-    name = "EPG, instantaneous pulses" if options.model == "epg" else f"EPG-Bloch, {pulse}"
+    slices = "as many sub-slices as needed" if options.slices is None else f"{options.slices} sub-slices"
+    name = "EPG, instantaneous pulses" if options.model == "epg" else f"EPG-Bloch, {pulse}, {slices}"
     return f"{name}, tolerance {options.tolerance:g}"
 
 

@@ -176,6 +176,14 @@ def _model(command: Parser) -> None:
     group.add_argument(
         "--tolerance", type=float, default=1e-3, help="error of a signal, relative to its norm (default 1e-3)"
     )
+    group.add_argument(
+        "--slices",
+        type=slices_or_auto,
+        default=32,
+        metavar="N",
+        help="sub-slices of epg-bloch (default 32, as published), or auto: as many as the tolerance needs, "
+        "up to 192 for T2 of seconds",
+    )
 
 
 def _grid(command: Parser) -> None:
@@ -212,6 +220,11 @@ def size(text: str) -> float:
     if found is None:
         raise ValueError
     return float(found[1]) * {"MB": 1e6, "GB": 1e9}[found[2]]
+
+
+def slices_or_auto(text: str) -> int | None:
+    """A number of sub-slices; `auto` is None, and leaves it to the plan."""
+    return None if text == "auto" else int(text)
 
 
 def milliseconds_or_none(text: str) -> float | None:

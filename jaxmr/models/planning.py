@@ -26,8 +26,11 @@ from jaxmr.sequences.sequence import Sequence, order_bounds, repetition_time
 
 WARN_ABOVE = 1e-2
 """Relative error of a pilot's signal above which too few orders are reported."""
-LADDER = (6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 384, 512, 768, 1024, 1536, 2048)
-"""Orders that are tried; few, so that few shapes are ever compiled."""
+LADDER = (
+    *(6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 72, 80, 88, 96, 104, 112, 120, 128, 144, 160, 176, 192),
+    *(224, 256, 320, 384, 512, 768, 1024, 1536, 2048),
+)
+"""Orders that are tried."""
 PILOT_SLICES = 8
 """Sub-slices of a pilot: enough to see flip angles from 0 to the largest."""
 MEMORY = 64

@@ -235,13 +235,21 @@ def _sum(a, b):
 
 def _flat(tree, slices: Slices, voxels: Voxels):
     """Entries per sub-slice and voxel as lanes: (n_z or 1, voxels) to (1, lanes); scalars stay."""
-    shape = (slices.n, voxels.r1.shape[1])
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, shape).reshape(1, -1) if jnp.ndim(x) else x, tree)
+    return jax.tree.map(lambda x: x.reshape(1, -1) if jnp.ndim(x) else x, _spread(tree, slices, voxels))
 
 
 def _lanes(tree, slices: Slices, voxels: Voxels):
     """`_flat`, computed once and not for every order."""
-    return jax.lax.optimization_barrier(_flat(tree, slices, voxels))
+    # Two barriers: the shape of lanes is neither computed in (a voxel would be an index modulo their number) nor
+    # left to be taken apart in every order.
+    spread = jax.lax.optimization_barrier(_spread(tree, slices, voxels))
+    lanes = jax.tree.map(lambda x: x.reshape(1, -1) if jnp.ndim(x) else x, spread)
+    return jax.lax.optimization_barrier(lanes)
+
+
+def _spread(tree, slices: Slices, voxels: Voxels):
+    shape = (slices.n, voxels.r1.shape[1])
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, shape) if jnp.ndim(x) else x, tree)
 
 
 def _seen(states, wound: int, decay, slices: Slices):
