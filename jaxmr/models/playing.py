@@ -28,8 +28,9 @@ from jaxmr.sequences.sequence import (
 )
 
 UNROLL = {kernels.RealStates: 4, kernels.ComplexStates: 2}
-"""Repetitions per step of the scan, for few orders (measured on two CPUs; more only costs compilation)."""
+"""Repetitions per step of the scan (measured on two CPUs; more only costs compilation)."""
 FEW = 32
+"""Orders up to which a growing and shrinking train is not worth cutting."""
 SMALL = 4096
 """Numbers of a part of the states below which it does not pay to unroll, and derivatives would pay for it."""
 N_BLOCKS = 8
@@ -172,10 +173,12 @@ def _play_segment(
     families = tuple(kernels.thin(states, lattice.offset, lattice.stride) for states in families)
     rows = np.maximum(-(-(limit - lattice.offset) // lattice.stride), 1)
     echoes = []
-    for start, stop, orders in _blocks(rows):
+    blocks = _blocks(rows)
+    for start, stop, orders in blocks:
         families = tuple(kernels.resize(states, orders) for states in families)
         part = {name: leaf[start:stop] for name, leaf in trains.items()}
-        worthwhile = families[0][0].size >= SMALL
+        # Each block is compiled by itself: several of them unrolled would take a while.
+        worthwhile = len(blocks) == 1 and families[0][0].size >= SMALL
         unroll = min(UNROLL[kind] if worthwhile else 1, stop - start)
         families, taken = jax.lax.scan(repetition, families, part, length=stop - start, unroll=unroll)
         echoes.append(taken)
