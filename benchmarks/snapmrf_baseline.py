@@ -78,7 +78,7 @@ def main() -> None:
     sequence, tissue = mr.sequences.fisp(flips, TR, TE, TI), mr.Tissue(t1=t1, t2=t2)
 
     chosen = np.linspace(0, n_atoms - 1, min(REFERENCE_ATOMS, n_atoms)).astype(int)
-    exact = mr.EPGBloch(pulse=pulse, n_z=N_Z)
+    exact = mr.EPGBloch(pulse=pulse, n_z=8 * N_Z)
     reference = np.asarray(mr.simulate(sequence, tissue[chosen], exact, devices=jax.devices()))
 
     found, rows = {}, []
