@@ -312,6 +312,14 @@ def test_help_has_an_example_that_is_valid(command, capsys):
     assert checked
 
 
+@pytest.mark.parametrize(("word", "n_z"), [("auto", None), ("48", 48)])
+def test_sub_slices_are_given_or_left_to_the_plan(word, n_z):
+    parsed = command_line().parse_args(["dictionary", "--out", "d.h5", "--slices", word])
+    model = options.model(parsed)
+    assert (model.n_z, model.tolerance) == (n_z, 1e-3)
+    assert options.model(command_line().parse_args(["dictionary", "--out", "d.h5"])).n_z == 32
+
+
 def test_info_prints_versions_and_devices():
     import jax
 
