@@ -70,6 +70,7 @@ def main() -> None:
     if options.here:
         print(json.dumps(measure(*options.here)))
         return
+    mr.use_cores()
     rows = []
     print(f"{'work':10}{'atoms':>10}{'seconds':>9}{'error':>9}{'energy':>10}{'peak GB':>9}")
     for work in WORKS if options.only is None else [options.only]:
