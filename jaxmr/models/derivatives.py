@@ -1,7 +1,7 @@
 """Signals of a group of voxels, and how they are differentiated.
 
 A voxel's signal depends on its own few parameters only, so its derivatives by them (the Jacobian) say all that
-forward and reverse mode need, at two to four times the price of the signal and without a record of the states.
+forward and reverse mode need, at three to five times the price of the signal and without a record of the states.
 Derivatives by the sequence or the pulse shape are JAX's own, through the scan.
 """
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxmr.core.types import Array, Complex, Float
 from jaxmr.models import pallas, planning
 from jaxmr.models.model import Model
-from jaxmr.models.playing import has_derivatives, needs_precession, one_axis, play, play_with_derivatives
+from jaxmr.models.playing import needs_precession, one_axis, play, play_with_derivatives
 from jaxmr.models.repetition import PulseRule, Slices, Voxels
 from jaxmr.objects.tissue import Tissue
 from jaxmr.physics import kernels, selective
@@ -91,8 +91,6 @@ class EPG(Model):
     def derivatives(
         self, shared: Any, sequence: Sequence, tissue: Tissue, names: tuple[str, ...]
     ) -> tuple[Complex[Array, "voxels n_echoes"], Complex[Array, "n_names voxels n_echoes"]] | None:
-        if not has_derivatives(sequence, tissue, names):
-            return None
         return play_with_derivatives(sequence, tissue, *self._how(shared, sequence, tissue), names)
 
     def _how(self, shared: Any, sequence: Sequence, tissue: Tissue) -> tuple[PulseRule, Slices, int | None, bool]:
@@ -207,8 +205,6 @@ class EPGBloch(Model):
     def derivatives(
         self, shared: Any, sequence: Sequence, tissue: Tissue, names: tuple[str, ...]
     ) -> tuple[Complex[Array, "voxels n_echoes"], Complex[Array, "n_names voxels n_echoes"]] | None:
-        if not has_derivatives(sequence, tissue, names):
-            return None
         return play_with_derivatives(sequence, tissue, *self._how(shared, sequence, tissue), names)
 
     def _how(self, shared: Any, sequence: Sequence, tissue: Tissue) -> tuple[PulseRule, Slices, int | None, bool]:

@@ -6,7 +6,6 @@ that a plan compiles once. Host side: needs concrete values.
 """
 
 import dataclasses
-import hashlib
 import math
 import warnings
 from collections.abc import Sequence as Several
@@ -19,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmr.core.checks import cast, is_concrete
+from jaxmr.core.digests import digest
 from jaxmr.models import slicing
 from jaxmr.models.model import prepare
 from jaxmr.objects.tissue import Tissue
@@ -35,7 +35,7 @@ PILOT_SLICES = 8
 """Sub-slices of a pilot: enough to see flip angles from 0 to the largest."""
 MEMORY = 64
 """Plans that are remembered."""
-_REMEMBERED: dict[bytes, list["Answer"]] = {}
+_REMEMBERED: dict[str, list["Answer"]] = {}
 
 
 OURS = (str(Path(__file__).parents[1]), str(Path(str(eqx.__file__)).parent))
@@ -64,7 +64,7 @@ def plan_groups(sequence: Sequence, tissues: Several[Tissue], model: Any) -> lis
     if model.error is not None or (model.orders is None and model.tolerance is None):
         return [model] * len(tissues)
     few = [pilots(tissue) for tissue in tissues]
-    question = _fingerprint((sequence, few, model))
+    question = digest((sequence, few, model))
     if question not in _REMEMBERED:
         while len(_REMEMBERED) >= MEMORY:
             _REMEMBERED.pop(next(iter(_REMEMBERED)))
@@ -88,16 +88,6 @@ class Answer(NamedTuple):
     orders: int | None
     n_z: int | None
     error: float
-
-
-def _fingerprint(question: Any) -> bytes:
-    """A digest of a tree of arrays and static fields."""
-    leaves, structure = jax.tree.flatten(question)
-    digest = hashlib.sha256(str(structure).encode())
-    for leaf in leaves:
-        array = np.asarray(leaf)
-        digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
-    return digest.digest()
 
 
 def _chosen(model: Any, sequence: Sequence, few: list[Tissue], most: int) -> list[Answer]:

@@ -52,12 +52,6 @@ def needs_precession(sequence: Sequence, tissue: Tissue) -> bool:
     return tissue.b0 is not None and net_times(sequence) is None
 
 
-def has_derivatives(sequence: Sequence, tissue: Tissue, names: tuple[str, ...]) -> bool:
-    """Whether `play_with_derivatives` knows the derivatives by these parameters of the tissue."""
-    known = {*RATES, "t2_prime"} | (set() if needs_precession(sequence, tissue) else {"b0"})
-    return tissue.diffusivity is None and set(names) <= known
-
-
 def play(
     sequence: Sequence,
     tissue: Tissue,
@@ -79,8 +73,11 @@ def play_with_derivatives(
     orders: int | None,
     real: bool,
     names: tuple[str, ...],
-) -> tuple[Complex[Array, "voxels n_echoes"], Complex[Array, "n_names voxels n_echoes"]]:
-    """`play`, and the derivatives by the parameters `names`, where `has_derivatives`; for SI units."""
+) -> tuple[Complex[Array, "voxels n_echoes"], Complex[Array, "n_names voxels n_echoes"]] | None:
+    """`play`, and the derivatives by the parameters `names`, per SI unit; None where it has no rule for one of them."""
+    known = {*RATES, "t2_prime"} | (set() if needs_precession(sequence, tissue) else {"b0"})
+    if tissue.diffusivity is not None or not set(names) <= known:
+        return None
     signal, *columns = _play(sequence, tissue, rule, slices, orders, real, None, names)
     return signal, jnp.stack(columns)
 

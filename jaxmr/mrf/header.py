@@ -6,7 +6,6 @@ every later start does the same work in the same order. The attribute `complete`
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -15,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
@@ -147,16 +145,6 @@ def claimed(path: Path) -> Iterator[None]:
     finally:
         shutil.rmtree(beginning, ignore_errors=True)
         os.close(handle)
-
-
-def digest(tree: Any) -> str:
-    """A hash of the structure, shapes, types and numbers of a tree."""
-    leaves, structure = jax.tree.flatten(tree)
-    found = hashlib.sha256(str(structure).encode())
-    for leaf in map(np.asarray, leaves):
-        found.update(f"{leaf.dtype} {leaf.shape}".encode())
-        found.update(leaf.tobytes())
-    return found.hexdigest()[:16]
 
 
 def choices(model: Model, planned: Model) -> dict[str, Any]:

@@ -5,9 +5,9 @@ A voxel's signal s takes the parameters of the atom d with the largest correlati
 Reference: Ma et al., Nature 495:187 (2013).
 
 A host-level driver in NumPy: the inner products are real matrix products, for which OpenBLAS is faster on a
-CPU than XLA; the search is in `jaxmr.mrf.search`. Two cores of an AMD EPYC (Zen 4, 210 GFLOP/s in large
-single-precision products), 10,000 voxels x 5000 atoms: rank 12 in 35-40 ms when a common phase turns the
-atoms real and 46-49 ms when not; 1000 points in 1.1 s and 2.2 s, 83 % of the rate of the large products. All
+CPU than XLA; the search is in `jaxmr.mrf.search`. Two cores of an AMD EPYC, 10,000 voxels x 5000
+atoms (`benchmarks/matching.py`): rank 12 in 57 ms when a common phase turns the atoms real and 47 ms when not;
+1000 points in 1.2 s and 2.1 s, 82 and 93 % of the rate of the matrix products alone. All
 arithmetic is in the precision of the dictionary.
 """
 

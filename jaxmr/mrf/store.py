@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from jaxmr.core.batch import progress_bar
+from jaxmr.core.digests import digest
 from jaxmr.core.types import Complex, Float
 from jaxmr.models import driver
 from jaxmr.models.model import Model
@@ -143,9 +144,9 @@ def write(
     atoms = Tissue(**values)
     rows = driver.rows_within(memory, sequence, atoms)
     inputs = {
-        "sequence": header.digest(sequence),
-        "model": header.digest(model),
-        "parameters": {name: header.digest(column) for name, column in values.items()},
+        "sequence": digest(sequence),
+        "model": digest(model),
+        "parameters": {name: digest(column) for name, column in values.items()},
         "rank": rank,
         "memory": f"{rows} atoms in a part",
         "jaxmr": jaxmr.__version__,
