@@ -12,8 +12,7 @@ import jaxmr as mr
 from checks import central_difference, relative, sine_train
 from jaxmr.models import derivatives, epg, playing
 from jaxmr.models.model import prepare
-from jaxmr.models.playing import Lattice, _lattices
-from jaxmr.models.repetition import Voxels
+from jaxmr.models.playing import Lattice, _lattices, is_real
 from jaxmr.units import mm, ms
 
 GAUSS = mr.rf.gaussian(duration=1 * ms, time_bandwidth=3.0, thickness=3 * mm)
@@ -132,10 +131,37 @@ def test_a_quasi_newton_fit_through_the_table_converges():
 
 
 def test_cpmg_keeps_odd_orders_only():
-    voxels = Voxels(*[jnp.ones((1, 1))] * 3, None, None, None)
-    assert _lattices(TRAINS["cpmg"], voxels)[-1] == Lattice(2, 1)
-    assert _lattices(TRAINS["fisp"], voxels)[-1] == Lattice()
-    assert _lattices(TRAINS["cpmg"], voxels._replace(diffusion=jnp.ones((1, 1))))[-1] == Lattice()
+    assert _lattices(TRAINS["cpmg"], TISSUE)[-1] == Lattice(2, 1)
+    assert _lattices(TRAINS["fisp"], TISSUE)[-1] == Lattice()
+    assert _lattices(TRAINS["cpmg"], dataclasses.replace(TISSUE, diffusivity=1e-9))[-1] == Lattice()
+
+
+def test_real_arithmetic_is_chosen_only_where_it_is_right():
+    cpmg, fisp = TRAINS["cpmg"], TRAINS["fisp"]
+    excite, train = cpmg.segments
+    for sequence, tissue in ((fisp, TISSUE), (cpmg, TISSUE), (cpmg, dataclasses.replace(TISSUE, b0=20.0))):
+        assert is_real(sequence, tissue)
+    assert not is_real(TRAINS["quadratic"], TISSUE)
+    assert not is_real(cpmg, dataclasses.replace(TISSUE, diffusivity=1e-9))
+    numbered = mr.sequences.tse(np.full(N, 2.0), 10 * ms, refocusing_phase=np.pi / 2)
+    twice = dataclasses.replace(cpmg, segments=(excite, excite, train))
+    prepared = dataclasses.replace(cpmg, initial=jnp.array([0.0, 1.0, 0.0]))
+    returning = dataclasses.replace(cpmg, segments=(excite, train, excite))
+    uncrushed = dataclasses.replace(train, events=tuple(dataclasses.replace(e, order=0) for e in train.events))
+    balanced = dataclasses.replace(cpmg, segments=(excite, uncrushed))
+    for sequence in (numbered, twice, prepared, returning, balanced):
+        assert not is_real(sequence, TISSUE)
+        named = _with_numbers(sequence)
+        assert relative(mr.simulate(sequence, TISSUE, mr.EPG()), mr.simulate(named, TISSUE, mr.EPG())) < 1e-14
+
+
+def _with_numbers(sequence):
+    """Pulses in quadrature by a phase of pi/2."""
+    numbered = lambda pulse: dataclasses.replace(pulse, phase=jnp.asarray(np.pi / 2), quadrature=False)  # noqa: E731
+    segments = tuple(
+        dataclasses.replace(s, pulse=numbered(s.pulse) if s.pulse.quadrature else s.pulse) for s in sequence.segments
+    )
+    return dataclasses.replace(sequence, segments=segments)
 
 
 @pytest.mark.parametrize("model", ["exact", "bloch"])
@@ -149,7 +175,7 @@ def test_orders_that_are_left_out_reach_no_sample(monkeypatch, model, both):
         segments = (sequence.segments[0], dataclasses.replace(sequence.segments[1], events=quiet))
         sequence = dataclasses.replace(sequence, segments=segments, spin_echo=False)
     fewer = mr.simulate(sequence, TISSUE, MODELS[model])
-    monkeypatch.setattr(playing, "_lattices", lambda sequence, voxels: [Lattice()] * len(sequence.segments))
+    monkeypatch.setattr(playing, "_lattices", lambda sequence, tissue: [Lattice()] * len(sequence.segments))
     jax.clear_caches()
     every = mr.simulate(sequence, TISSUE, MODELS[model])
     assert relative(fewer, every) < 1e-13

@@ -137,7 +137,8 @@ TRAINS = {
     "fisp, B1 per voxel": (FISP, {"b1": B1}, True),
     "varying times": (mr.sequences.fisp(FLIPS, 12 * ms * TIMES, 3 * ms, phase=0.4), {}, True),
     "rf-spoiled, T2', b0": (mr.sequences.spgr(FLIPS, 12 * ms, 3 * ms), {"t2_prime": 0.05, "b0": 20 * B1}, False),
-    "turbo spin echo": (mr.sequences.tse(np.full(6, 2.2), 8 * ms), {"b1": B1}, False),
+    "turbo spin echo": (mr.sequences.tse(np.full(6, 2.2), 8 * ms), {"b1": B1}, True),
+    "turbo spin echo, odd phase": (mr.sequences.tse(np.full(6, 2.2), 8 * ms, refocusing_phase=0.7), {}, False),
     "balanced": (mr.sequences.bssfp(FLIPS, 5 * ms, inversion_time=10 * ms), {}, True),
     "mixed": (mixed_train(), {"b1": B1}, False),
 }

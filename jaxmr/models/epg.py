@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxmr.core.types import Array, Complex, Float
 from jaxmr.models import pallas, planning
 from jaxmr.models.model import Model
-from jaxmr.models.playing import needs_precession, one_axis, play, play_with_derivatives
+from jaxmr.models.playing import is_real, needs_precession, one_axis, play, play_with_derivatives
 from jaxmr.models.repetition import PulseRule, Slices, Voxels
 from jaxmr.objects.tissue import Tissue
 from jaxmr.physics import kernels, selective
@@ -95,7 +95,7 @@ class EPG(Model):
 
     def _how(self, shared: Any, sequence: Sequence, tissue: Tissue) -> tuple[PulseRule, Slices, int | None, bool]:
         """Pulses, sub-slices, orders and arithmetic (real or not) of this simulation."""
-        real = one_axis(sequence) and not needs_precession(sequence, tissue)
+        real = is_real(sequence, tissue)
         if shared is None:
             return PulseRule(_hard, relaxing=False), Slices(), self.orders, real
         scale, phase = shared
@@ -112,7 +112,7 @@ class EPG(Model):
         return apart.reshape(slices.n, -1, apart.shape[-1])
 
     def state_shape(self, sequence: Sequence, tissue: Tissue) -> tuple[int, int]:
-        parts = 3 if one_axis(sequence) and not needs_precession(sequence, tissue) else 6
+        parts = 3 if is_real(sequence, tissue) else 6
         slices = 1 if self.profile is None else self._n_z // (2 if self._half(sequence, tissue) else 1)
         return _orders(sequence, self.orders) * parts * slices, slices
 

@@ -298,10 +298,11 @@ def _play(
 
         for part, numbers, own in zip(parts, uniform["segments"], lanes["segments"], strict=True):
 
-            def act(n, numbers=numbers, own=own):
+            def act(n, pulse=part.segment.pulse, numbers=numbers, own=own):
                 table = numbers["operators"]
                 at = n if table.shape[1] > 1 else 0
-                return pulses.operator([table[level, at, z, entry] for entry in range(table.shape[3])], own)
+                found = pulses.operator([table[level, at, z, entry] for entry in range(table.shape[3])], own)
+                return kernels.quarter_turned(found) if pulse.quadrature else found
 
             states = registers.resize(states, part.orders)
             states = _play_part(states, part, numbers, act, rates, store, UNROLL[real])

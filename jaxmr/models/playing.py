@@ -42,9 +42,26 @@ RATES = {"t1": "r1", "t2": "r2", "b1": "b1"}
 
 def one_axis(sequence: Sequence) -> bool:
     """Whether all pulses turn about one axis by structure: no phases, or one scalar phase of the only train."""
-    phases = [segment.pulse.phase for segment in sequence.segments if isinstance(segment.pulse, Pulse)]
-    given = [phase for phase in phases if phase is not None]
-    return sequence.initial is None and (not given or (len(phases) == 1 and given[0].ndim == 0))
+    pulses = [segment.pulse for segment in sequence.segments if isinstance(segment.pulse, Pulse)]
+    given = [pulse.phase for pulse in pulses if pulse.phase is not None]
+    if sequence.initial is not None or any(pulse.quadrature for pulse in pulses):
+        return False
+    return not given or (len(pulses) == 1 and given[0].ndim == 0)
+
+
+def is_real(sequence: Sequence, tissue: Tissue) -> bool:
+    """Whether real arithmetic serves instantaneous pulses, by structure."""
+    return not needs_precession(sequence, tissue) and (one_axis(sequence) or _is_cpmg(sequence, tissue))
+
+
+def _is_cpmg(sequence: Sequence, tissue: Tissue) -> bool:
+    """Whether it is an excitation, then a train in quadrature that keeps the odd orders: these have no Z at first."""
+    pulsed = [segment for segment in sequence.segments if isinstance(segment.pulse, Pulse)]
+    if len(pulsed) != 2 or pulsed[0].repetitions != 1 or pulsed[1] is not sequence.segments[-1]:
+        return False
+    axes = [(segment.pulse.phase is None, segment.pulse.quadrature) for segment in pulsed]
+    odd = _lattices(sequence, tissue)[-1].offset != 0
+    return sequence.initial is None and axes == [(True, False), (True, True)] and odd
 
 
 def needs_precession(sequence: Sequence, tissue: Tissue) -> bool:
@@ -100,7 +117,7 @@ def _play(sequence, tissue, rule, slices, orders, real, keep, names) -> list:
         keep=rows(keep),
     )
     wrt = tuple(RATES[name] for name in names if name in RATES)
-    bounds, lattices = order_bounds(sequence), _lattices(sequence, voxels)
+    bounds, lattices = order_bounds(sequence), _lattices(sequence, tissue)
     families = _start(sequence, voxels, slices, real, len(wrt))
     received = []
     for i, segment in enumerate(sequence.segments):
@@ -114,7 +131,7 @@ def _play(sequence, tissue, rule, slices, orders, real, keep, names) -> list:
     return [jnp.concatenate(parts, axis=1) for parts in zip(*received, strict=True)]
 
 
-def _lattices(sequence: Sequence, voxels: Voxels) -> list[Lattice]:
+def _lattices(sequence: Sequence, tissue: Tissue) -> list[Lattice]:
     """The orders that the samples can see, at the pulses of each segment.
 
     A last train that winds g orders a repetition mixes only orders that differ by g, and k with -k. If all its
@@ -124,7 +141,7 @@ def _lattices(sequence: Sequence, voxels: Voxels) -> list[Lattice]:
     last = sequence.segments[-1]
     stride = abs(total_order(last))
     wounds = [wound for _, wound, _ in sample_steps(last)]
-    if stride > 1 and wounds and voxels.diffusion is None:
+    if stride > 1 and wounds and tissue.diffusivity is None:
         sets = {wound % stride for wound in wounds}
         if len(sets) == 1 and 2 * min(sets) in (0, stride):
             lattices[-1] = Lattice(stride, min(sets))

@@ -119,13 +119,18 @@ def repeat(
 
 def _pulse_and_slopes(pulse: Pulse, flip, voxels: Voxels, rule: PulseRule, wrt) -> tuple[Operator, dict]:
     """The pulse's operator and its derivatives by those of `wrt` that it depends on."""
-    operator, slopes = rule.act(pulse, flip, voxels), {}
+
+    def action(voxels: Voxels) -> Operator:
+        found = rule.act(pulse, flip, voxels)
+        return kernels.quarter_turned(found) if pulse.quadrature else found
+
+    operator, slopes = action(voxels), {}
     plain = [[isinstance(entry, float) for entry in row] for row in operator.rows]
     for name in wrt:
         if name == "b1" or rule.relaxing:
 
             def along(x, name=name):
-                return rule.act(pulse, flip, voxels._replace(**{name: x}))
+                return action(voxels._replace(**{name: x}))
 
             value = getattr(voxels, name)
             operator, slope = jax.jvp(along, (value,), (jnp.ones_like(value),))

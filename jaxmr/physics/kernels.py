@@ -48,6 +48,15 @@ def identity() -> Operator:
     return Operator(((1.0, None, None), (None, 1.0, None), (None, None, 1.0)))
 
 
+def quarter_turned(pulse: Operator) -> Operator:
+    """`pulse` about the axis a quarter turn further on."""
+    minus = lambda a: None if a is None else -a  # noqa: E731
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = pulse.rows
+    rows = ((yy, minus(yx), minus(yz)), (minus(xy), xx, xz), (minus(zy), zx, zz))
+    offset = pulse.offset
+    return Operator(rows, None if offset is None else (minus(offset[1]), offset[0], offset[2]))
+
+
 def scaled(pulse: Operator, e2, e1, recovery) -> Operator:
     """`pulse` followed by decay `e2`, `e1` and recovery of order 0."""
     factors = (e2, e2, e1)
@@ -68,7 +77,10 @@ def _add(value: Orders, offset) -> Orders:
 
 
 class RealStates(NamedTuple):
-    """Trains whose pulses share one axis, without off-resonance: F = i `plus`, conj(F(-k)) = i `minus`, Z = `z`."""
+    """Trains whose pulses share one axis, x, without off-resonance: F = i `plus`, conj(F(-k)) = i `minus`, Z = `z`.
+
+    X is imaginary, Y and Z are real; under pulses about y, which need orders that do not recover, Z is imaginary.
+    """
 
     plus: Orders
     minus: Orders
@@ -80,13 +92,10 @@ class RealStates(NamedTuple):
         return (0, 1)
 
     def mix(self, rows: tuple) -> "RealStates":
-        """Apply a rotation about x (X is imaginary, Y and Z are real: the map must not mix X with the others)."""
-        x, y = 0.5 * (self.plus + self.minus), 0.5 * (self.plus - self.minus)
-        (scale, _, _), row_y, row_z = rows
-        y, z = _mix(row_y[1:], (y, self.z)), _mix(row_z[1:], (y, self.z))
-        if scale is None:
-            return RealStates(y, -y, z)
-        return RealStates(scale * x + y, scale * x - y, z)
+        """Apply a rotation about x, or about y; it must not mix imaginary with real parts."""
+        cartesian = 0.5 * (self.plus + self.minus), 0.5 * (self.plus - self.minus), self.z
+        x, y, z = (_mix(row, cartesian) for row in rows)
+        return RealStates(x + y, x - y, z)
 
     def add(self, offset: tuple) -> "RealStates":
         """Add what recovers along z to order 0."""

@@ -56,12 +56,11 @@ class RealRegisters(NamedTuple):
     z: Orders
 
     def pulse(self, action: Operator) -> "RealRegisters":
-        """Apply a rotation about x to every order, the offset along z to order 0."""
-        (scale, _, _), row_y, row_z = _halved(action.rows)
+        """Apply a rotation about x, or about y, to every order, the offset along z to order 0."""
+        rows = _halved(action.rows)
         plus, minus, along = [], [], []
         for p, m, z in zip(*self, strict=True):
-            x, y = scale * (p + m), p - m
-            y, z = _mix(row_y[1:], (y, z)), _mix(row_z[1:], (y, z))
+            x, y, z = (_mix(row, (p + m, p - m, z)) for row in rows)
             plus.append(x + y)
             minus.append(x - y)
             along.append(z)

@@ -156,23 +156,24 @@ def tse(
     esp: Any,
     *,
     excitation: Any = math.pi / 2,
-    refocusing_phase: Any = math.pi / 2,
+    refocusing_phase: Any = None,
     spoiler: Any = SPOILER,
     pulse: Waveform | None = None,
 ) -> Sequence:
     """Turbo spin echo (RARE): an excitation about x, then refocusing pulses `flip` (n,), one echo after each.
 
     esp: echo spacing, s, a scalar. Equal crushers on both sides of each refocusing pulse wind one order.
-    With `flip` = pi and `refocusing_phase` = pi/2 it is the CPMG train.
+    refocusing_phase: rad, a scalar or (n,); None is pi/2 (CPMG), and faster than the number.
     """
     train, times = _trains(flip, esp=esp)
     if times["esp"].ndim:
         raise ValueError(f"esp must be one echo spacing in seconds, got shape {times['esp'].shape}")
     shapes, index = _shape(pulse)
     moment, half = _along_z(spoiler), times["esp"] / 2
+    phase = _phase("refocusing_phase", refocusing_phase, train.shape[0])
     excite = Segment(Pulse(as_float("excitation", excitation), None, index), (Event(half, moment, order=1),))
     refocus = Segment(
-        Pulse(train, _phase("refocusing_phase", refocusing_phase, train.shape[0]), index),
+        Pulse(train, phase, index, quadrature=refocusing_phase is None),
         (Event(half, moment, order=1, samples=1), Event(half, moment, order=1)),
         train.shape[0],
     )

@@ -23,11 +23,13 @@ class Pulse(eqx.Module):
 
     flip: rad, scaled by the tissue's `b1`; a negative flip turns the other way. phase: rad; None is 0.
     shape: which of the sequence's `shapes` is played; None leaves it to the model (instantaneous in `EPG`).
+    quadrature: turn about `phase` + pi/2; said by structure, so that CPMG is known to need real arithmetic only.
     """
 
     flip: Train
     phase: Train | None = None
     shape: int | None = eqx.field(static=True, default=None)
+    quadrature: bool = eqx.field(static=True, default=False)
 
 
 class Inversion(eqx.Module):
