@@ -157,11 +157,14 @@ def test_real_arithmetic_is_chosen_only_where_it_is_right():
 
 def _with_numbers(sequence):
     """Pulses in quadrature by a phase of pi/2."""
-    numbered = lambda pulse: dataclasses.replace(pulse, phase=jnp.asarray(np.pi / 2), quadrature=False)  # noqa: E731
-    segments = tuple(
-        dataclasses.replace(s, pulse=numbered(s.pulse) if s.pulse.quadrature else s.pulse) for s in sequence.segments
-    )
-    return dataclasses.replace(sequence, segments=segments)
+
+    def numbered(segment):
+        if not segment.pulse.quadrature:
+            return segment
+        pulse = dataclasses.replace(segment.pulse, phase=jnp.asarray(np.pi / 2), quadrature=False)
+        return dataclasses.replace(segment, pulse=pulse)
+
+    return dataclasses.replace(sequence, segments=tuple(map(numbered, sequence.segments)))
 
 
 @pytest.mark.parametrize("model", ["exact", "bloch"])

@@ -298,11 +298,13 @@ def _play(
 
         for part, numbers, own in zip(parts, uniform["segments"], lanes["segments"], strict=True):
 
-            def act(n, pulse=part.segment.pulse, numbers=numbers, own=own):
+            quadrature = isinstance(part.segment.pulse, Pulse) and part.segment.pulse.quadrature
+
+            def act(n, quadrature=quadrature, numbers=numbers, own=own):
                 table = numbers["operators"]
                 at = n if table.shape[1] > 1 else 0
                 found = pulses.operator([table[level, at, z, entry] for entry in range(table.shape[3])], own)
-                return kernels.quarter_turned(found) if pulse.quadrature else found
+                return kernels.quarter_turned(found) if quadrature else found
 
             states = registers.resize(states, part.orders)
             states = _play_part(states, part, numbers, act, rates, store, UNROLL[real])

@@ -56,12 +56,13 @@ def is_real(sequence: Sequence, tissue: Tissue) -> bool:
 
 def _is_cpmg(sequence: Sequence, tissue: Tissue) -> bool:
     """Whether it is an excitation, then a train in quadrature that keeps the odd orders: these have no Z at first."""
-    pulsed = [segment for segment in sequence.segments if isinstance(segment.pulse, Pulse)]
-    if len(pulsed) != 2 or pulsed[0].repetitions != 1 or pulsed[1] is not sequence.segments[-1]:
+    trains = [(s.pulse, s.repetitions) for s in sequence.segments if isinstance(s.pulse, Pulse)]
+    if len(trains) != 2 or sequence.initial is not None:
         return False
-    axes = [(segment.pulse.phase is None, segment.pulse.quadrature) for segment in pulsed]
-    odd = _lattices(sequence, tissue)[-1].offset != 0
-    return sequence.initial is None and axes == [(True, False), (True, True)] and odd
+    (excitation, n), (refocusing, _) = trains
+    about_x = n == 1 and excitation.phase is None and not excitation.quadrature
+    about_y = refocusing is sequence.segments[-1].pulse and refocusing.phase is None and refocusing.quadrature
+    return about_x and about_y and _lattices(sequence, tissue)[-1].offset != 0
 
 
 def needs_precession(sequence: Sequence, tissue: Tissue) -> bool:
