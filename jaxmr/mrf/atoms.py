@@ -18,7 +18,7 @@ from jaxmr.mrf.subspace import streamed_basis
 from jaxmr.objects.tissue import Tissue
 from jaxmr.sequences.sequence import Sequence
 
-BASIS_ATOMS = 4000
+BASIS_ATOMS = 2000
 """Atoms, spread over the dictionary, whose signals span the subspace of a compressed one."""
 
 
@@ -35,7 +35,7 @@ def dictionary(
 ) -> Dictionary:
     """Signals of a grid of tissues, one array per axis (`t1=..., t2=..., b1=...`), or of a list (`tissue=`).
 
-    rank: keep the signals' components in a subspace of that dimension (of the SVD of up to 4000 of them).
+    rank: keep the signals' components in a subspace of that dimension (of the SVD of up to 2000 of them).
     drop: leave out atoms with t2 > t1. devices: all of them by default. Axes in SI units.
     Ma et al., Nature 495:187 (2013); compression: McGivney et al., IEEE TMI 33:2311 (2014).
     """
@@ -59,7 +59,7 @@ def spanned(
     devices: list | None = None,
     progress: bool = False,
 ) -> tuple[Complex[np.ndarray, "n_echoes rank"], float]:
-    """The subspace of the signals of up to 4000 atoms, drawn evenly, and the part of their energy that it holds.
+    """The subspace of the signals of up to 2000 atoms, drawn evenly, and the part of their energy that it holds.
 
     model: with its choices made for the worst of the atoms, so that one compilation serves all that were drawn.
     No more than `memory` bytes of signals are held at a time.
