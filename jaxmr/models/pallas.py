@@ -297,7 +297,6 @@ def _play(
                 ref[row, :] = value if slices.n == 1 else ref[row, :] + value
 
         for part, numbers, own in zip(parts, uniform["segments"], lanes["segments"], strict=True):
-
             quadrature = isinstance(part.segment.pulse, Pulse) and part.segment.pulse.quadrature
 
             def act(n, quadrature=quadrature, numbers=numbers, own=own):
