@@ -1,7 +1,8 @@
 """How physics is computed: models behind one call, and the plan that chooses their sizes."""
 
 from jaxmr.models.epg import EPG, EPGBloch
+from jaxmr.models.imaging import ImagingModel
 from jaxmr.models.model import Model, simulate, simulate_with_jacobian
 from jaxmr.models.planning import AccuracyWarning, plan
 
-__all__ = ["EPG", "AccuracyWarning", "EPGBloch", "Model", "plan", "simulate", "simulate_with_jacobian"]
+__all__ = ["EPG", "AccuracyWarning", "EPGBloch", "ImagingModel", "Model", "plan", "simulate", "simulate_with_jacobian"]

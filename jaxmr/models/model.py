@@ -14,7 +14,9 @@ import jax.numpy as jnp
 from jaxmr.core import batch
 from jaxmr.core.checks import cast, is_concrete
 from jaxmr.core.types import Array, Complex, Float, Jacobian, Signal
-from jaxmr.models import derivatives
+from jaxmr.models import derivatives, imaging
+from jaxmr.models.imaging import ImagingModel
+from jaxmr.objects.phantom import Phantom
 from jaxmr.objects.tissue import Tissue
 from jaxmr.sequences.sequence import Sequence
 
@@ -61,14 +63,22 @@ class Model(eqx.Module):
         """Whether every choice is already made, so that traced input needs no plan."""
 
 
-def simulate(sequence: Sequence, tissue: Tissue, model: Model, *, devices: list | None = None) -> Signal:
+def simulate(
+    sequence: Sequence, tissue: Tissue | Phantom, model: Model | ImagingModel, *, devices: list | None = None
+) -> Signal:
     """Signal of every voxel of `tissue` at every echo of `sequence`, complex `(*batch, n_echoes)`.
+
+    Of a `Phantom`, by a model that plays gradients (`PDG`, `Isochromats`): its k-space, complex `(coils, samples)`,
+    coils = 1 without coils.
 
     On concrete input the model's open choices are made here, and too few orders warn; on traced input
     they must have been made (`mr.plan`). `devices` shares the voxels between devices; without it, none
     is chosen. Differentiable in all leaves of sequence, tissue and model.
     """
-    return _compiled(sequence, tissue, _ready(sequence, tissue, model), _key(devices))
+    model = _ready(sequence, tissue, model)
+    if isinstance(model, ImagingModel):
+        return imaging.kspace(sequence, tissue, model)
+    return _compiled(sequence, tissue, model, _key(devices))
 
 
 def simulate_with_jacobian(
@@ -107,11 +117,15 @@ def _key(devices):
     return None if devices is None else tuple(devices)
 
 
-def _ready(sequence, tissue, model) -> Model:
+def _ready(sequence, tissue, model) -> Any:
     if not isinstance(sequence, Sequence):
         raise ValueError(f"simulate takes a Sequence first, got {type(sequence).__name__}; see mr.sequences")
-    if not isinstance(tissue, Tissue):
-        raise ValueError(f"simulate takes a Tissue second, got {type(tissue).__name__}; see mr.Tissue")
+    wanted = Phantom if isinstance(model, ImagingModel) else Tissue
+    if not isinstance(tissue, wanted):
+        raise ValueError(
+            f"{type(model).__name__} simulates a {wanted.__name__}, got {type(tissue).__name__}; EPG and EPGBloch give "
+            "signals of a Tissue (phantom.tissue), PDG and Isochromats k-space of a Phantom"
+        )
     if is_concrete((sequence, tissue, model)):
         return model.planned(sequence, tissue)
     if not model.is_static():

@@ -173,7 +173,7 @@ def tse(
     phase = _phase("refocusing_phase", refocusing_phase, train.shape[0])
     excite = Segment(Pulse(as_float("excitation", excitation), None, index), (Event(half, moment, order=1),))
     refocus = Segment(
-        Pulse(train, phase, index, quadrature=refocusing_phase is None),
+        Pulse(train, phase, index, quadrature=refocusing_phase is None, use="refocusing"),
         (Event(half, moment, order=1, samples=1), Event(half, moment, order=1)),
         train.shape[0],
     )

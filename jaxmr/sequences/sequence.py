@@ -24,12 +24,14 @@ class Pulse(eqx.Module):
     flip: rad, scaled by the tissue's `b1`; a negative flip turns the other way. phase: rad; None is 0.
     shape: which of the sequence's `shapes` is played; None leaves it to the model (instantaneous in `EPG`).
     quadrature: turn about `phase` + pi/2; said by structure, so that CPMG is known to need real arithmetic only.
+    use: "excitation", "refocusing" or "other": what the pulse is for, which no model needs but `trajectory` does.
     """
 
     flip: Train
     phase: Train | None = None
     shape: int | None = eqx.field(static=True, default=None)
     quadrature: bool = eqx.field(static=True, default=False)
+    use: str = eqx.field(static=True, default="excitation")
 
 
 class Inversion(eqx.Module):
@@ -42,8 +44,10 @@ class Event(eqx.Module):
     """A stretch of free precession, perhaps under a gradient, perhaps sampled.
 
     duration: s. moment: gradient moment (3,) or (n, 3), rad/m; None is 0. order: EPG orders that the moment
-    winds (static); None says that no integer describes it. samples: the stretch is that many equal steps, each
-    of which ends in a sample; 0 takes none. receiver_phase: rad, multiplies the samples by exp(-i phase).
+    winds (static); None says that no integer describes it; encoding that is rewound counts 0. samples: the stretch
+    is that many equal steps, each of which ends in a sample; 0 takes none. receiver_phase: rad, multiplies the
+    samples by exp(-i phase). path: moment wound by each sample, rad/m, where the gradient is not constant
+    (the last is `moment`); None is constant.
     """
 
     duration: Train
@@ -51,6 +55,7 @@ class Event(eqx.Module):
     receiver_phase: Train | None = None
     order: int | None = eqx.field(static=True, default=0)
     samples: int = eqx.field(static=True, default=0)
+    path: Float[Array, "samples 3"] | Float[Array, "n samples 3"] | None = None
 
 
 class Segment(eqx.Module):

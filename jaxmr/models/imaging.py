@@ -1,0 +1,36 @@
+"""Models that play a sequence with gradients on a phantom and give k-space, as a scanner's raw data.
+
+A sample is the sum over voxels of m0 times coil times M+, no volume and no 1/N; k = -moment. The samples come in
+the order in which the sequence takes them.
+"""
+
+import abc
+from typing import Self
+
+import equinox as eqx
+
+from jaxmr.core.types import Array, Complex
+from jaxmr.objects.phantom import Phantom
+from jaxmr.sequences.sequence import Sequence
+
+
+class ImagingModel(eqx.Module):
+    """A way to compute k-space. Concrete models are final."""
+
+    @abc.abstractmethod
+    def kspace(self, sequence: Sequence, phantom: Phantom) -> Complex[Array, "coils samples"]:
+        """All samples of all coils (one without coils); pure, with the model's choices made."""
+
+    @abc.abstractmethod
+    def planned(self, sequence: Sequence, phantom: Phantom) -> Self:
+        """The model with its open choices made for concrete input."""
+
+    @abc.abstractmethod
+    def is_static(self) -> bool:
+        """Whether every choice is already made, so that traced input needs no plan."""
+
+
+@eqx.filter_jit
+def kspace(sequence: Sequence, phantom: Phantom, model: ImagingModel) -> Complex[Array, "coils samples"]:
+    """`model.kspace`, compiled, in the precision of the phantom."""
+    return model.kspace(sequence, phantom)
