@@ -9,6 +9,7 @@ from typing import Self
 
 import equinox as eqx
 
+from jaxmr.core.checks import cast
 from jaxmr.core.types import Array, Complex
 from jaxmr.objects.phantom import Phantom
 from jaxmr.sequences.sequence import Sequence
@@ -18,8 +19,13 @@ class ImagingModel(eqx.Module):
     """A way to compute k-space. Concrete models are final."""
 
     @abc.abstractmethod
-    def kspace(self, sequence: Sequence, phantom: Phantom) -> Complex[Array, "coils samples"]:
-        """All samples of all coils (one without coils); pure, with the model's choices made."""
+    def kspace(
+        self, sequence: Sequence, phantom: Phantom, devices: tuple | None = None
+    ) -> Complex[Array, "coils samples"]:
+        """All samples of all coils (one without coils); pure, with the model's choices made.
+
+        devices: share the voxels between them; without it, none is chosen.
+        """
 
     @abc.abstractmethod
     def planned(self, sequence: Sequence, phantom: Phantom) -> Self:
@@ -31,6 +37,9 @@ class ImagingModel(eqx.Module):
 
 
 @eqx.filter_jit
-def kspace(sequence: Sequence, phantom: Phantom, model: ImagingModel) -> Complex[Array, "coils samples"]:
+def kspace(
+    sequence: Sequence, phantom: Phantom, model: ImagingModel, devices: tuple | None = None
+) -> Complex[Array, "coils samples"]:
     """`model.kspace`, compiled, in the precision of the phantom."""
-    return model.kspace(sequence, phantom)
+    sequence, model, phantom = cast((sequence, model, phantom), phantom.tissue.t1.dtype)
+    return model.kspace(sequence, phantom, devices)

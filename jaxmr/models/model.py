@@ -76,8 +76,8 @@ def simulate(
     is chosen. Differentiable in all leaves of sequence, tissue and model.
     """
     model = _ready(sequence, tissue, model)
-    if isinstance(model, ImagingModel):
-        return imaging.kspace(sequence, tissue, model)
+    if isinstance(tissue, Phantom):
+        return imaging.kspace(sequence, tissue, model, _key(devices))
     return _compiled(sequence, tissue, model, _key(devices))
 
 
