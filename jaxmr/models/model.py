@@ -75,10 +75,9 @@ def simulate(
     they must have been made (`mr.plan`). `devices` shares the voxels between devices; without it, none
     is chosen. Differentiable in all leaves of sequence, tissue and model.
     """
-    model = _ready(sequence, tissue, model)
-    if isinstance(tissue, Phantom):
-        return imaging.kspace(sequence, tissue, model, _key(devices))
-    return _compiled(sequence, tissue, model, _key(devices))
+    made: Any = _ready(sequence, tissue, model)
+    of = imaging.kspace if isinstance(made, ImagingModel) else _compiled
+    return of(sequence, tissue, made, _key(devices))
 
 
 def simulate_with_jacobian(
@@ -117,7 +116,7 @@ def _key(devices):
     return None if devices is None else tuple(devices)
 
 
-def _ready(sequence, tissue, model) -> Any:
+def _ready(sequence, tissue: Any, model) -> Any:
     if not isinstance(sequence, Sequence):
         raise ValueError(f"simulate takes a Sequence first, got {type(sequence).__name__}; see mr.sequences")
     wanted = Phantom if isinstance(model, ImagingModel) else Tissue
