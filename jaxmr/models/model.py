@@ -75,8 +75,8 @@ def simulate(
     they must have been made (`mr.plan`). `devices` shares the voxels between devices; without it, none
     is chosen. Differentiable in all leaves of sequence, tissue and model.
     """
-    made: Any = _ready(sequence, tissue, model)
-    of = imaging.kspace if isinstance(made, ImagingModel) else _compiled
+    made = _ready(sequence, tissue, model)
+    of: Any = imaging.kspace if isinstance(made, ImagingModel) else _compiled
     return of(sequence, tissue, made, _key(devices))
 
 
@@ -126,7 +126,8 @@ def _ready(sequence, tissue: Any, model) -> Any:
             "signals of a Tissue (phantom.tissue), PDG and Isochromats k-space of a Phantom"
         )
     if is_concrete((sequence, tissue, model)):
-        return model.planned(sequence, tissue)
+        planned: Any = model.planned
+        return planned(sequence, tissue)
     if not model.is_static():
         raise ValueError(
             "tolerance= makes choices from values, and these are being traced; call "
