@@ -5,7 +5,6 @@ the order in which the sequence takes them.
 """
 
 import abc
-from typing import Self
 
 import equinox as eqx
 
@@ -28,7 +27,7 @@ class ImagingModel(eqx.Module):
         """
 
     @abc.abstractmethod
-    def planned(self, sequence: Sequence, phantom: Phantom) -> Self:
+    def planned(self, sequence: Sequence, phantom: Phantom) -> "ImagingModel":
         """The model with its open choices made for concrete input."""
 
     @abc.abstractmethod
