@@ -16,13 +16,14 @@ from jaxmr.sequences.sequence import Event, Inversion, Pulse, Segment, Sequence
 class Readout(NamedTuple):
     """An event that takes samples.
 
-    start_time (n,), start_moment (n, 3): at its begin. step_time () or (n,), step_moment (3,) or (n, 3): from one
-    sample to the next. path: moments at the samples instead, (samples, 3) or (n, samples, 3). receiver: phase, () or
-    (n,), or None.
+    start_time (n,), start_moment (n, 3), start_spread: time, moment and spread (as in `Timeline`) until its begin.
+    step_time () or (n,), step_moment (3,) or (n, 3): from one sample to the next. path: moments at the samples
+    instead, (samples, 3) or (n, samples, 3). receiver: phase, () or (n,), or None.
     """
 
     start_time: Any
     start_moment: Any
+    start_spread: tuple[Any, Any]
     step_time: Any
     step_moment: Any
     path: Any
@@ -64,31 +65,55 @@ def _timeline(segment: Segment, xp: ModuleType) -> Timeline:
         phase = phase + xp.pi / 2 if pulse.quadrature else phase
     elif isinstance(pulse, Inversion):
         efficiency = 1.0 if pulse.efficiency is None else pulse.efficiency
-    time, moment = xp.zeros(n), xp.zeros((n, 3))
-    first, second = xp.zeros((n, 3)), xp.zeros(n)
+    durations = _columns([event.duration for event in segment.events], n, xp)
+    changes = _columns([xp.zeros(3) if e.moment is None else e.moment for e in segment.events], n, xp, 3)
+    times, moments = _until(durations, xp), _until(changes, xp)
+    first, second = _integrals(segment.events, durations, changes, moments[:, :-1], xp)
+    first, second = _until(first, xp), _until(second, xp)
     readouts = []
-    for event in segment.events:
-        change = xp.zeros(3) if event.moment is None else event.moment
+    for i, event in enumerate(segment.events):
         if event.samples:
-            readouts.append(_readout(event, time, moment, change))
-        path = change[..., None, :] if event.path is None else event.path
-        linear, square = _integrals(moment, path, xp.broadcast_to(event.duration, (n,)), xp)
-        first, second = first + linear, second + square
-        time, moment = time + event.duration, moment + change
-    return Timeline(flip, phase, efficiency, time, moment, (first, second), tuple(readouts), n)
+            change = xp.zeros(3) if event.moment is None else event.moment
+            start = times[:, i], moments[:, i], (first[:, i], second[:, i])
+            steps = event.duration / event.samples, change / event.samples
+            readouts.append(Readout(*start, *steps, event.path, event.receiver_phase, event.samples))
+    spread = first[:, -1], second[:, -1]
+    return Timeline(flip, phase, efficiency, times[:, -1], moments[:, -1], spread, tuple(readouts), n)
 
 
-def _readout(event: Event, time, moment, change) -> Readout:
-    step = event.duration / event.samples
-    return Readout(time, moment, step, change / event.samples, event.path, event.receiver_phase, event.samples)
+def _columns(values: list, n: int, xp: ModuleType, *rest: int) -> Any:
+    """One column for each event, (n, events, *rest)."""
+    if not values:
+        return xp.zeros((n, 0, *rest))
+    return xp.stack([xp.broadcast_to(value, (n, *rest)) for value in values], axis=1)
 
 
-def _integrals(start, path, duration, xp: ModuleType) -> tuple[Any, Any]:
-    """Of an event that begins at the moment `start` (n, 3): the integrals of m and of m^2 over its duration (n,)."""
-    n, steps = duration.shape[0], path.shape[-2]
-    after = start[:, None] + xp.broadcast_to(path, (n, steps, 3))
-    before = xp.concatenate([start[:, None], after[:, :-1]], axis=1)
-    step = (duration / steps)[:, None]
-    linear = step * xp.sum(before + after, axis=1) / 2
-    square = step[:, 0] * xp.sum(before**2 + before * after + after**2, axis=(1, 2)) / 3
+def _until(values: Any, xp: ModuleType) -> Any:
+    """Sums over the events before each, and over all of them."""
+    return xp.concatenate([xp.zeros_like(values[:, :1]), xp.cumsum(values, axis=1)], axis=1)
+
+
+def _integrals(events: tuple[Event, ...], durations, changes, starts, xp: ModuleType) -> tuple[Any, Any]:
+    """Of each event: the integrals of m (n, events, 3) and of m^2 (n, events) over its duration."""
+    linear = durations[..., None] * (starts + changes / 2)
+    square = durations * xp.sum(starts**2 + starts * changes + changes**2 / 3, axis=-1)
+    # Where gradients are not constant, the same step by step; paths of one length together.
+    for samples in sorted({event.samples for event in events if event.path is not None}):
+        bent = [i for i, event in enumerate(events) if event.path is not None and event.samples == samples]
+        shape = (durations.shape[0], samples, 3)
+        paths = xp.stack([xp.broadcast_to(events[i].path, shape) for i in bent], axis=1)
+        after = starts[:, bent, None] + paths
+        before = xp.concatenate([starts[:, bent, None], after[:, :, :-1]], axis=2)
+        step = durations[:, bent] / samples
+        wound = step[..., None] * xp.sum(before + after, axis=2) / 2
+        energy = step * xp.sum(before**2 + before * after + after**2, axis=(2, 3)) / 3
+        linear, square = _replaced(linear, bent, wound), _replaced(square, bent, energy)
     return linear, square
+
+
+def _replaced(values: Any, columns: list[int], new: Any) -> Any:
+    if isinstance(values, np.ndarray):
+        values = values.copy()
+        values[:, columns] = new
+        return values
+    return values.at[:, np.array(columns)].set(new)

@@ -1,0 +1,180 @@
+"""PDG: k-space of a phantom by the phase distribution graph, planned on the host, played by one compiled scan.
+
+The plan says which states exist and where they go, as arrays of indices; flips, phases, times, moments, tissue and
+positions stay live, so that an optimiser compiles once. Shapes depend on the numbers of states only.
+"""
+
+from typing import final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmr.core import batch
+from jaxmr.core.types import Array, Complex, Float
+from jaxmr.models import graph, pruning
+from jaxmr.models.imaging import ImagingModel
+from jaxmr.models.pdg_playing import Steps, grouped, play
+from jaxmr.models.timeline import timelines
+from jaxmr.objects.phantom import Phantom
+from jaxmr.physics import pdg
+from jaxmr.sequences.sequence import Sequence
+
+N_PILOTS = 12
+"""Voxels drawn at random that a plan tries states on, beside the extremes of the phantom."""
+FLOOR = 0.02
+"""States smaller than this times the tolerance are not even looked at."""
+SIGNS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0))
+"""Of each kind of `graph.Links`: the sign of the old dephasing, and of what is wound, in the new one."""
+
+
+@final
+class PDG(ImagingModel):
+    """Phase distribution graph: exact signals of dephased states, without isochromats.
+
+    tolerance: relative error of k-space that a plan aims at. Pulses are instantaneous, at their RF centre. Voxels
+    dephase by their shape (`Phantom.voxel_shape`), T2' and diffusion; coils, b0 and b1 count. After `plan`: steps,
+    the graph; n_states, its width; error, what the plan expects.
+    """
+
+    tolerance: float = eqx.field(static=True, default=1e-3)
+    steps: tuple[Steps, ...] | None = None
+    n_states: int = eqx.field(static=True, default=0)
+    error: Float[Array, ""] | None = None
+
+    def __check_init__(self):
+        if not 0 < self.tolerance < 1:
+            raise ValueError(f"tolerance is a relative error between 0 and 1, got {self.tolerance}")
+
+    def is_static(self) -> bool:
+        return self.steps is not None
+
+    def planned(self, sequence: Sequence, phantom: Phantom) -> "PDG":
+        return self if self.is_static() else plan(sequence, phantom, self.tolerance)
+
+    def kspace(
+        self, sequence: Sequence, phantom: Phantom, devices: tuple | None = None
+    ) -> Complex[Array, "coils samples"]:
+        if self.steps is None:
+            raise ValueError("PDG has no plan yet; call mr.plan(sequence, phantom, model) outside of jit")
+        groups = grouped(phantom, self.n_states, 1 if devices is None else len(devices))
+        shared = (sequence, self.steps, phantom.voxel_size)
+
+        def of(shared, group):
+            sequence, steps, size = shared
+            played = timelines(sequence, jnp)
+            return play(played, steps, sequence.initial, (size, phantom.voxel_shape), group, self.n_states)
+
+        return jnp.sum(batch.over_groups(jax.checkpoint(of), shared, groups, devices), axis=0)
+
+
+def plan(sequence: Sequence, phantom: Phantom, tolerance: float) -> PDG:
+    """The states that `tolerance` needs, from a few voxels of the phantom."""
+    laid_out = timelines(sequence, np)
+    pilots, space = _pilots(phantom), _space(phantom, tolerance)
+    initial = None if sequence.initial is None else np.asarray(sequence.initial, float)
+    layers = graph.explore(laid_out, pilots, space, initial, FLOOR * tolerance)
+    chosen = pruning.select(layers, laid_out, pilots, tolerance)
+    n_states = -(-max(int(kept.sum()) for kept in chosen.states) // 4) * 4
+    steps = tuple(_steps(number, laid_out, layers, chosen, n_states) for number in range(len(laid_out)))
+    return PDG(tolerance, steps, n_states, jnp.asarray(chosen.error))
+
+
+def _pilots(phantom: Phantom) -> graph.Pilots:
+    tissue = jax.tree.map(lambda leaf: np.asarray(leaf), phantom.tissue)
+    n = phantom.tissue.shape[0]
+    b1 = np.ones(n) if tissue.b1 is None else np.asarray(tissue.b1, float)
+    t1, t2 = np.asarray(tissue.t1, float), np.asarray(tissue.t2, float)
+    ends = [end(values) for values in (t1, t2, b1) for end in (np.argmin, np.argmax)]
+    drawn = np.random.default_rng(0).permutation(n)[:N_PILOTS]
+    chosen = np.unique(np.concatenate([ends, drawn]))
+    one = lambda leaf, default: np.full(len(chosen), default) if leaf is None else np.asarray(leaf, float)[chosen]  # noqa: E731
+    weight = np.ones(len(chosen)) if tissue.m0 is None else np.abs(np.asarray(tissue.m0)[chosen])
+    return graph.Pilots(
+        t1[chosen], t2[chosen], one(tissue.t2_prime, np.inf), one(tissue.diffusivity, 0.0), b1[chosen], weight
+    )
+
+
+def _space(phantom: Phantom, tolerance: float) -> graph.Space:
+    """Cells of (k, tau) within which no phase in the phantom differs by more than a fraction of the tolerance."""
+    phase = min(graph.PHASE, tolerance)
+    size = np.asarray(phantom.voxel_size, float)
+    reach = np.maximum(np.abs(np.asarray(phantom.position, float)).max(axis=0), size / 2)
+    tissue = phantom.tissue
+    slow = 1e-9
+    fastest = slow if tissue.b0 is None else max(2 * np.pi * float(np.abs(np.asarray(tissue.b0)).max()), slow)
+    fastest = fastest if tissue.t2_prime is None else max(fastest, 1 / float(np.asarray(tissue.t2_prime).min()))
+    return graph.Space(np.append(phase / reach, phase / fastest), size, phantom.voxel_shape)
+
+
+def _steps(number: int, laid_out, layers, chosen: pruning.Selection, n_states: int) -> Steps:
+    """The arrays of one segment."""
+    own = [i for i, layer in enumerate(layers) if layer.segment == number]
+    moves = [
+        _moves(
+            layers[i],
+            chosen.states[i],
+            chosen.states[i + 1] if i + 1 < len(layers) else np.zeros(0, bool),
+            n_states,
+        )
+        for i in own
+    ]
+    stacked = pdg.Moves(*(_stack(parts, n_states) for parts in zip(*moves, strict=True)))
+    rows, signs, ahead = [], [], []
+    width = max((int(mask.sum()) for i in own for mask in chosen.readings[i]), default=0) or 1
+    for readout in range(len(laid_out[number].readouts)):
+        found = [_readings(chosen.readings[i][readout], chosen.states[i]) for i in own]
+        rows.append(np.array([np.pad(row, (0, width - len(row)), constant_values=n_states) for row, _ in found]))
+        signs.append(np.array([np.pad(sign, (0, width - len(sign)), constant_values=1) for _, sign in found]))
+        start = laid_out[number].readouts[readout].start_time
+        dephased = [
+            sign * layers[i].tau[chosen.states[i]][row] + start[layers[i].repetition]
+            for i, (row, sign) in zip(own, found, strict=True)
+        ]
+        ahead.append(bool(np.concatenate(dephased).min(initial=0) > -1e-9))
+    as_arrays = lambda parts, dtype: tuple(jnp.asarray(part, dtype) for part in parts)  # noqa: E731
+    return Steps(stacked, as_arrays(rows, jnp.int32), as_arrays(signs, float), tuple(ahead))
+
+
+def _stack(parts: tuple[np.ndarray, ...], fill: int) -> Array:
+    """Arrays of one kind of all repetitions, index arrays made equally deep."""
+    if parts[0].ndim == 1:
+        whole = np.array(parts)
+        return jnp.asarray(whole, jnp.int32 if whole.dtype.kind == "i" else float)
+    depth = max(len(part) for part in parts)
+    filled = [np.pad(part, ((0, depth - len(part)), (0, 0)), constant_values=fill) for part in parts]
+    return jnp.asarray(np.array(filled), jnp.int32)
+
+
+def _moves(layer: graph.Layer, kept: np.ndarray, following: np.ndarray, n_states: int) -> pdg.Moves:
+    """The moves out of one repetition, between the states that are kept."""
+    old, new = np.cumsum(kept) - 1, np.cumsum(following) - 1
+    source, sign, wound = np.full(n_states, n_states), np.ones(n_states), np.zeros(n_states)
+    index = []
+    for pairs, signs in zip(layer.links, SIGNS, strict=True):
+        to, start = pairs
+        inside = to < len(following)
+        inside[inside] &= following[to[inside]] & kept[start[inside]]
+        to, start = new[to[inside]], old[start[inside]]
+        index.append(_table(to, start, n_states))
+        free = source[to] == n_states
+        source[to[free]], sign[to[free]], wound[to[free]] = start[free], *signs
+    return pdg.Moves(*index, source, sign, wound)
+
+
+def _table(to: np.ndarray, start: np.ndarray, n_states: int) -> np.ndarray:
+    """(depth, S): for each target, the states that go there."""
+    order = np.argsort(to, kind="stable")
+    to, start = to[order], start[order]
+    place = np.arange(len(to)) - np.searchsorted(to, to)
+    table = np.full((1 + (place.max() if len(place) else 0), n_states), n_states)
+    table[place, to] = start
+    return table
+
+
+def _readings(read: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows among the kept states and signs of what is read."""
+    number, n = np.cumsum(kept) - 1, len(kept)
+    chosen = np.flatnonzero(read)
+    return number[chosen % n], np.where(chosen < n, 1.0, -1.0)

@@ -1,0 +1,227 @@
+"""Play a planned phase distribution graph on a group of voxels: one scan per segment of the sequence."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmr.core import batch
+from jaxmr.core.types import Array, Complex
+from jaxmr.models import graph
+from jaxmr.models.timeline import Readout, Timeline
+from jaxmr.objects.phantom import Phantom
+from jaxmr.physics import kernels, pdg
+from jaxmr.physics.kernels import ComplexStates
+
+
+class Steps(eqx.Module):
+    """The graph of one segment: `moves` after each repetition, and the states read by each readout, (n, R).
+
+    ahead: of each readout, whether no state that it reads refocuses in time later on.
+    """
+
+    moves: pdg.Moves
+    rows: tuple[Any, ...]
+    signs: tuple[Any, ...]
+    ahead: tuple[bool, ...] = eqx.field(static=True)
+
+
+def grouped(phantom: Phantom, n_states: int, n_devices: int) -> dict[str, Any]:
+    """The voxels in groups whose states a core's cache can hold; those that fill up have no magnetisation."""
+    tissue = phantom.tissue
+    n, dtype = tissue.t1.shape[0], tissue.t1.dtype
+    weight = jnp.ones(n, dtype) if tissue.m0 is None else tissue.m0
+    weight = weight[:, None] if phantom.coils is None else weight[:, None] * phantom.coils.T
+    leaves = {
+        "r1": 1 / tissue.t1,
+        "r2": 1 / tissue.t2,
+        "b1": tissue.b1,
+        "b0": tissue.b0,
+        "r2_prime": None if tissue.t2_prime is None else 1 / tissue.t2_prime,
+        "diffusivity": tissue.diffusivity,
+        "position": phantom.position,
+        "weight": weight,
+    }
+    lanes = batch.voxels_per_chunk(6 * n_states * dtype.itemsize, 1)
+    groups = batch.in_groups({name: leaf for name, leaf in leaves.items() if leaf is not None}, lanes, n_devices)
+    inside = jnp.arange(groups["r1"].size).reshape(groups["r1"].shape) < n
+    return {**groups, "weight": jnp.where(inside[..., None], groups["weight"], 0)}
+
+
+def play(
+    played: list[Timeline],
+    steps: tuple[Steps, ...],
+    initial: Array | None,
+    space: tuple[Array, str],
+    group: dict[str, Any],
+    n_states: int,
+) -> Complex[Array, "coils samples"]:
+    """The samples of one group of voxels; `space` is the size and the shape of a voxel."""
+    lanes, dtype = group["r1"].shape[0], group["r1"].dtype
+    zero = jnp.zeros((n_states, lanes), dtype)
+    mx, my, mz = (0.0, 0.0, 1.0) if initial is None else initial
+    states = ComplexStates(zero.at[0].set(mx), zero.at[0].set(my), zero.at[0].set(mz), zero, zero, zero)
+    carry = (states, jnp.zeros((n_states, 3), dtype), jnp.zeros(n_states, dtype))
+    samples = []
+    for timeline, step in zip(played, steps, strict=True):
+        carry, taken = _play_segment(carry, timeline, step, space, group)
+        if taken:
+            samples.append(jnp.moveaxis(jnp.concatenate(taken, axis=-1), 1, 0).reshape(taken[0].shape[1], -1))
+    return jnp.concatenate(samples, axis=-1)
+
+
+def _play_segment(carry, timeline: Timeline, step: Steps, space, group):
+    """All repetitions of one segment: the carry after it, and of each readout the samples (n, coils, samples)."""
+    runs = _runs(timeline, step)
+    each = {
+        "flip": timeline.flip,
+        "phase": timeline.phase,
+        "time": timeline.time,
+        "moment": timeline.moment,
+        "spread": timeline.spread,
+        "runs": [_each(timeline, step, run) for run in runs],
+        "moves": step.moves,
+    }
+
+    def repetition(carry, now):
+        states, k, tau = carry
+        rows = kernels.identity().rows
+        if timeline.efficiency is not None:
+            states = states.invert(timeline.efficiency)
+        elif timeline.flip is not None:
+            flip = now["flip"] * group["b1"] if "b1" in group else now["flip"]
+            lanes = jnp.broadcast_to(flip, group["r1"].shape)[None]
+            rows = jax.lax.optimization_barrier(pdg.rotation(lanes, now["phase"]).rows)
+
+        def read(run, of):
+            taken = [jnp.take(x, of["row"], axis=0, mode="fill", fill_value=0) for x in (*states, k, tau)]
+            signal = pdg.read(ComplexStates(*taken[:6]), of["sign"], rows)
+            dephased = of["sign"][:, None] * taken[6], of["sign"] * taken[7]
+            first = timeline.readouts[run[0]]
+            of = {
+                **of,
+                "path": of.get("path", first.path),
+                "step": of.get("step", (first.step_time, first.step_moment)),
+            }
+            return _samples(signal, *dephased, first, of, step.ahead[run[0]], space, group)
+
+        samples = []
+        for run, of in zip(runs, now["runs"], strict=True):
+            taken = jax.lax.map(lambda one, run=run: read(run, one), of) if len(run) > 1 else read(run, of)[None]
+            samples.append(jnp.moveaxis(taken, 1, 0).reshape(taken.shape[1], -1))
+        states = _relaxed(states, k, rows, now, group)
+        k, tau = pdg.wind(k, tau, now["moment"], now["time"], now["moves"])
+        return (pdg.move(states, now["moves"]), k, tau), samples
+
+    carry, taken = jax.lax.scan(repetition, carry, each, length=timeline.repetitions)
+    return carry, _in_order(taken, runs, timeline)
+
+
+def _relaxed(states: ComplexStates, k, rows, now, group) -> ComplexStates:
+    """Pulse, relaxation and diffusion of a whole repetition."""
+    time = now["time"]
+    e1, e2 = jnp.exp(-time * group["r1"])[None], jnp.exp(-time * group["r2"])[None]
+    operator = kernels.scaled(kernels.Operator(rows), e2, e1, -jnp.expm1(-time * group["r1"])[None])
+    operator = jax.lax.optimization_barrier(operator)
+    mixed = states.mix(operator.rows)
+    if "diffusivity" in group:
+        weights = pdg.diffusion(k, time, *now["spread"])
+        mixed = mixed.attenuate(*(jnp.exp(-weight[:, None] * group["diffusivity"]) for weight in weights))
+    return mixed.add(operator.offset)
+
+
+def _runs(timeline: Timeline, step: Steps) -> list[list[int]]:
+    """Readouts that differ in numbers only: they are compiled once."""
+    runs: dict[Any, list[int]] = {}
+    for i, (readout, ahead) in enumerate(zip(timeline.readouts, step.ahead, strict=True)):
+        kind = (readout.samples, readout.path is None, readout.receiver is None, ahead)
+        runs.setdefault(kind, []).append(i)
+    return list(runs.values())
+
+
+def _in_order(taken: list, runs: list[list[int]], timeline: Timeline) -> list:
+    """Samples (n, coils, samples) of runs as they were taken."""
+    if len(runs) < 2:
+        return taken
+    starts = np.cumsum([0, *(readout.samples for readout in timeline.readouts)])
+    places = [np.arange(starts[i], starts[i + 1]) for run in runs for i in run]
+    return [jnp.concatenate(taken, axis=-1)[..., np.argsort(np.concatenate(places))]]
+
+
+def _each(timeline: Timeline, step: Steps, run: list[int]) -> dict[str, Any]:
+    """What differs between the repetitions of a segment and the readouts of a run: leaves (n, ...) or (n, run, ...)."""
+    n, found = timeline.repetitions, []
+    for i in run:
+        readout = timeline.readouts[i]
+        one: dict[str, Any] = {"row": step.rows[i], "sign": step.signs[i]}
+        one["start"] = (readout.start_time, readout.start_moment, readout.start_spread)
+        if readout.receiver is not None:
+            one["receiver"] = jnp.broadcast_to(readout.receiver, (n,))
+        # What all repetitions share is left out of the scan, so that it is computed once.
+        alone = len(run) == 1
+        if not (alone and readout.step_time.ndim == 0 and readout.step_moment.ndim == 1):
+            step_moment = jnp.broadcast_to(readout.step_moment, (n, 3))
+            one["step"] = jnp.broadcast_to(readout.step_time, (n,)), step_moment
+        if readout.path is not None and not (alone and readout.path.ndim == 2):
+            one["path"] = jnp.broadcast_to(readout.path, (n, readout.samples, 3))
+        found.append(one)
+    return found[0] if len(run) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *found)
+
+
+def _samples(signal, k, tau, readout: Readout, of, ahead: bool, space, group) -> Complex[Array, "coils samples"]:
+    """Samples of the states `signal` (R, voxels), which have dephased by `k` (R, 3) and `tau` (R,) at the pulse."""
+    start_time, start_moment, start_spread = of["start"]
+    (step_time, step_moment), n = of["step"], readout.samples
+    steps = jnp.arange(1, n + 1, dtype=step_time.dtype)
+    times = step_time * steps
+    path = step_moment * steps[:, None] if of["path"] is None else of["path"]
+    k, tau = k + start_moment, tau + start_time
+    position = group["position"].T
+    turned = jnp.matmul(k, position, precision="highest")
+    if "b0" in group:
+        turned = turned + 2 * jnp.pi * tau[:, None] * group["b0"]
+    decay = start_time * group["r2"]
+    rate = group["r2"]
+    separable = "diffusivity" not in group and ("r2_prime" not in group or ahead)
+    if separable and "r2_prime" in group:
+        decay, rate = decay + tau[:, None] * group["r2_prime"], rate + group["r2_prime"]
+    signal = pdg.times(signal, pdg.exponential(jnp.broadcast_to(-decay, turned.shape), turned))
+    weight = group["weight"].T
+    weight = (weight.real, weight.imag) if jnp.iscomplexobj(weight) else (weight, None)
+    shapes = graph.shape_factor(k[:, None] + path, *space, jnp)
+    if separable and readout.path is None:
+        signal = pdg.weighted(signal, weight)
+        turn = jnp.matmul(step_moment, position, precision="highest")
+        if "b0" in group:
+            turn = turn + 2 * jnp.pi * step_time * group["b0"]
+        re, im = pdg.projected(signal, *pdg.exponentials(-step_time * rate, turn, n), n)
+    else:
+        turn = jnp.matmul(path, position, precision="highest")
+        if "b0" in group:
+            turn = turn + 2 * jnp.pi * times[:, None] * group["b0"]
+        wave = pdg.exponential(-times[:, None] * rate, turn)
+        damping = None
+        if not separable:
+            damping = _damping(k, tau, times, path, (start_time, start_moment, start_spread), group)
+        re, im = pdg.summed(signal, wave, damping, weight)
+    n_states = k.shape[0]
+    seen = jax.lax.complex(*(jnp.sum(shapes * part.reshape(-1, n_states, n), axis=1) for part in (re, im)))
+    return seen if "receiver" not in of else seen * jnp.exp(-1j * of["receiver"])
+
+
+def _damping(k, tau, times, path, start, group):
+    """What T2' and diffusion leave of each state at each sample, (R, samples, voxels)."""
+    start_time, start_moment, (first, second) = start
+    exponent = 0.0
+    if "r2_prime" in group:
+        exponent = jnp.abs(tau[:, None] + times)[..., None] * group["r2_prime"]
+    if "diffusivity" in group:
+        at_pulse = k - start_moment
+        first = first + times[:, None] * (start_moment + path / 2)
+        square = jnp.sum(start_moment**2) + path @ start_moment + jnp.sum(path**2, axis=1) / 3
+        second = second + times * square
+        weight = (start_time + times) * jnp.sum(at_pulse**2, axis=1)[:, None] + 2 * at_pulse @ first.T + second
+        exponent = exponent + weight[..., None] * group["diffusivity"]
+    return jnp.exp(-exponent)

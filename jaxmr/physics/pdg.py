@@ -1,0 +1,137 @@
+"""Phase distribution graph: what one repetition does to the dephased states of many voxels, and what is read of them.
+
+States have shape (S, voxels): F and Z of each dephasing (k, tau), as `kernels.ComplexStates` keeps the orders of an
+EPG. Off-resonance and position are not in them: a state's phase is exp(i (k.r + 2 pi b0 tau)), taken when it is read.
+Endres, Weinmüller, Dang and Zaiss, MRM 92:1189 (2024).
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from jaxmr.core.types import Array, Float
+from jaxmr.physics import kernels
+from jaxmr.physics.kernels import ComplexStates, Operator
+
+Rows = Float[Array, "rows voxels"]
+
+
+class Moves(NamedTuple):
+    """Where each of the S states of the next repetition comes from; S means from nowhere.
+
+    straight, crossed: old states whose F(k), F(-k) become F(k). mirrored, flipped: whose F(-k), F(k) become F(-k).
+    stored: whose Z. All (depth, S): `depth` of them are added. source, sign, wound (S,): its dephasing is sign times
+    that of `source` plus `wound` times the repetition's.
+    """
+
+    straight: Any
+    crossed: Any
+    mirrored: Any
+    flipped: Any
+    stored: Any
+    source: Any
+    sign: Any
+    wound: Any
+
+
+def rotation(angle, phase) -> Operator:
+    """Right-handed rotation by `angle` about the transverse axis at `phase`."""
+    c, s = jnp.cos(angle), jnp.sin(angle)
+    x, y = jnp.cos(phase), jnp.sin(phase)
+    mixed = x * y * (1 - c)
+    return Operator(((x * x + y * y * c, mixed, y * s), (mixed, y * y + x * x * c, -x * s), (-y * s, x * s, c)))
+
+
+def move(states: ComplexStates, moves: Moves) -> ComplexStates:
+    """Dephase: states go to where the graph says."""
+    pr, pi, mr, mi = states._circular()
+    plus_re = _gather(pr, moves.straight) + _gather(mr, moves.crossed)
+    plus_im = _gather(pi, moves.straight) - _gather(mi, moves.crossed)
+    minus_re = _gather(mr, moves.mirrored) + _gather(pr, moves.flipped)
+    minus_im = _gather(mi, moves.mirrored) - _gather(pi, moves.flipped)
+    z_re, z_im = (_gather(z, moves.stored) for z in (states.z_re, states.z_im))
+    return kernels._cartesian(plus_re, plus_im, minus_re, minus_im, z_re, z_im)
+
+
+def _gather(values: Rows, index) -> Rows:
+    taken = jnp.take(values, index, axis=0, mode="fill", fill_value=0)
+    return taken[0] if index.shape[0] == 1 else jnp.sum(taken, axis=0)
+
+
+def wind(k: Float[Array, "S 3"], tau: Float[Array, "S"], moment, time, moves: Moves) -> tuple[Array, Array]:
+    """The dephasing of the states of the next repetition."""
+    k = jnp.take(k, moves.source, axis=0, mode="fill", fill_value=0)
+    tau = jnp.take(tau, moves.source, mode="fill", fill_value=0)
+    return (
+        moves.sign[:, None] * k + moves.wound[:, None] * moment,
+        moves.sign * tau + moves.wound * time,
+    )
+
+
+def read(states: ComplexStates, sign: Float[Array, "R"], rows: tuple) -> tuple[Rows, Rows]:
+    """F(k) (`sign` 1) or F(-k) (-1) after the pulse of `rows`: real and imaginary part."""
+    pr, pi, mr, mi = states.mix(rows)._circular()
+    forward = (sign > 0)[:, None]
+    return jnp.where(forward, pr, mr), jnp.where(forward, pi, -mi)
+
+
+def diffusion(k: Float[Array, "S 3"], time, first, second) -> tuple[Array, Array, Array]:
+    """b-values (s/m2) of F(k), F(-k) and Z over `time`, while moments wind with integrals `first`, `second`."""
+    at_rest, linear = time * jnp.sum(k**2, axis=1), 2 * k @ first
+    return at_rest + linear + second, at_rest - linear + second, at_rest
+
+
+def exponentials(rate_re, rate_im, samples: int) -> tuple[tuple, tuple]:
+    """exp(rate j) for j = 1 ... samples as products of two tables, coarse (A, voxels) and fine (B, voxels)."""
+    fine = math.ceil(math.sqrt(samples))
+    coarse = -(-samples // fine)
+    steps = (1 + fine * jnp.arange(coarse), jnp.arange(fine))
+    return tuple(exponential(n[:, None] * rate_re, n[:, None] * rate_im) for n in steps)
+
+
+def exponential(re, im) -> tuple[Array, Array]:
+    """exp(re + i im) in parts."""
+    size = jnp.exp(re)
+    return size * jnp.cos(im), size * jnp.sin(im)
+
+
+def times(a: tuple, b: tuple) -> tuple[Array, Array]:
+    """Product of complex numbers in parts."""
+    return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
+
+
+def weighted(signal: tuple, weight: tuple) -> tuple[Array, Array]:
+    """Each row (rows, voxels) times each of the weights (coils, voxels), (coils rows, voxels)."""
+    re, im = (part[None] for part in signal)
+    real = weight[0][:, None]
+    product = (real * re, real * im) if weight[1] is None else times((real, weight[1][:, None]), (re, im))
+    return tuple(part.reshape(-1, part.shape[-1]) for part in product)
+
+
+def summed(signal: tuple, wave: tuple, damping, weight: tuple) -> tuple[Array, Array]:
+    """Sum over voxels of signal (rows, voxels), wave (samples, voxels), damping and weights: (coils rows, samples)."""
+    re, im = times(tuple(s[:, None] for s in signal), tuple(w[None] for w in wave))
+    if damping is not None:
+        re, im = re * damping, im * damping
+    n = re.shape[-1]
+    left = jnp.concatenate([re.reshape(-1, n), im.reshape(-1, n)])
+    real = jnp.matmul(weight[0], left.T, precision="highest")
+    shape = (-1, re.shape[1])
+    half = left.shape[0] // 2
+    if weight[1] is None:
+        return real[:, :half].reshape(shape), real[:, half:].reshape(shape)
+    imag = jnp.matmul(weight[1], left.T, precision="highest")
+    return (real[:, :half] - imag[:, half:]).reshape(shape), (real[:, half:] + imag[:, :half]).reshape(shape)
+
+
+def projected(signal: tuple, coarse: tuple, fine: tuple, samples: int) -> tuple[Array, Array]:
+    """Sum over voxels of `signal` (rows, voxels) times exp(rate j), (rows, samples), as one real matrix product."""
+    n = signal[0].shape[0]
+    re, im = times(tuple(s[:, None] for s in signal), tuple(c[None] for c in coarse))
+    left = jnp.concatenate([re, im]).reshape(-1, re.shape[-1])
+    right = jnp.concatenate(fine)
+    product = jnp.matmul(left, right.T, precision="highest").reshape(2, n, coarse[0].shape[0], 2, fine[0].shape[0])
+    re = product[0, :, :, 0] - product[1, :, :, 1]
+    im = product[0, :, :, 1] + product[1, :, :, 0]
+    return re.reshape(n, -1)[:, :samples], im.reshape(n, -1)[:, :samples]
