@@ -16,10 +16,10 @@ from jaxmr.core.types import Array, Complex, Float
 from jaxmr.models import graph, pruning
 from jaxmr.models.imaging import ImagingModel
 from jaxmr.models.pdg_playing import Steps, grouped, play
-from jaxmr.models.timeline import timelines
 from jaxmr.objects.phantom import Phantom
 from jaxmr.physics import pdg
 from jaxmr.sequences.sequence import Sequence
+from jaxmr.sequences.timeline import timelines
 
 N_PILOTS = 12
 """Voxels drawn at random that a plan tries states on, beside the extremes of the phantom."""
@@ -120,7 +120,7 @@ def _steps(number: int, laid_out, layers, chosen: pruning.Selection, n_states: i
         )
         for i in own
     ]
-    stacked = pdg.Moves(*(_stack(parts, n_states) for parts in zip(*moves, strict=True)))
+    stacked = jax.tree.map(lambda *parts: _stack(parts, n_states), *moves)
     rows, signs, ahead = [], [], []
     width = max((int(mask.sum()) for i in own for mask in chosen.readings[i]), default=0) or 1
     for readout in range(len(laid_out[number].readouts)):
@@ -157,10 +157,13 @@ def _moves(layer: graph.Layer, kept: np.ndarray, following: np.ndarray, n_states
         inside = to < len(following)
         inside[inside] &= following[to[inside]] & kept[start[inside]]
         to, start = new[to[inside]], old[start[inside]]
-        index.append(_table(to, start, n_states))
+        target = np.full(n_states, n_states)
+        target[start] = to
+        index.append(pdg.Link(_table(to, start, n_states), target))
         free = source[to] == n_states
         source[to[free]], sign[to[free]], wound[to[free]] = start[free], *signs
-    return pdg.Moves(*index, source, sign, wound)
+    straight, crossed, mirrored, flipped, stored = index
+    return pdg.Moves(straight, crossed, mirrored, flipped, stored, source, sign, wound)
 
 
 def _table(to: np.ndarray, start: np.ndarray, n_states: int) -> np.ndarray:

@@ -10,10 +10,10 @@ import numpy as np
 from jaxmr.core import batch
 from jaxmr.core.types import Array, Complex
 from jaxmr.models import graph
-from jaxmr.models.timeline import Readout, Timeline
 from jaxmr.objects.phantom import Phantom
 from jaxmr.physics import kernels, pdg
 from jaxmr.physics.kernels import ComplexStates
+from jaxmr.sequences.timeline import Readout, Timeline
 
 
 class Steps(eqx.Module):
@@ -96,7 +96,7 @@ def _play_segment(carry, timeline: Timeline, step: Steps, space, group):
             rows = jax.lax.optimization_barrier(pdg.rotation(lanes, now["phase"]).rows)
 
         def read(run, of):
-            taken = [jnp.take(x, of["row"], axis=0, mode="fill", fill_value=0) for x in (*states, k, tau)]
+            taken = [pdg.taken(x, of["row"]) for x in (*states, k, tau)]
             signal = pdg.read(ComplexStates(*taken[:6]), of["sign"], rows)
             dephased = of["sign"][:, None] * taken[6], of["sign"] * taken[7]
             first = timeline.readouts[run[0]]
@@ -190,7 +190,7 @@ def _samples(signal, k, tau, readout: Readout, of, ahead: bool, space, group) ->
     signal = pdg.times(signal, pdg.exponential(jnp.broadcast_to(-decay, turned.shape), turned))
     weight = group["weight"].T
     weight = (weight.real, weight.imag) if jnp.iscomplexobj(weight) else (weight, None)
-    shapes = graph.shape_factor(k[:, None] + path, *space, jnp)
+    shapes = graph.shape_factor(k[:, None] + path, space[0], space[1], jnp)
     if separable and readout.path is None:
         signal = pdg.weighted(signal, weight)
         turn = jnp.matmul(step_moment, position, precision="highest")

@@ -8,6 +8,7 @@ Endres, Weinmüller, Dang and Zaiss, MRM 92:1189 (2024).
 import math
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from jaxmr.core.types import Array, Float
@@ -17,19 +18,29 @@ from jaxmr.physics.kernels import ComplexStates, Operator
 Rows = Float[Array, "rows voxels"]
 
 
-class Moves(NamedTuple):
-    """Where each of the S states of the next repetition comes from; S means from nowhere.
+class Link(NamedTuple):
+    """Which states become which; S means none.
 
-    straight, crossed: old states whose F(k), F(-k) become F(k). mirrored, flipped: whose F(-k), F(k) become F(-k).
-    stored: whose Z. All (depth, S): `depth` of them are added. source, sign, wound (S,): its dephasing is sign times
-    that of `source` plus `wound` times the repetition's.
+    sources (depth, S): the old states that add up to each new one. target (S,): the new state each old one adds to.
     """
 
-    straight: Any
-    crossed: Any
-    mirrored: Any
-    flipped: Any
-    stored: Any
+    sources: Any
+    target: Any
+
+
+class Moves(NamedTuple):
+    """Where each of the S states of the next repetition comes from.
+
+    straight, crossed: old states whose F(k), F(-k) become F(k). mirrored, flipped: whose F(-k), F(k) become F(-k).
+    stored: whose Z. source, sign, wound (S,): its dephasing is sign times that of `source` plus `wound` times the
+    repetition's.
+    """
+
+    straight: Link
+    crossed: Link
+    mirrored: Link
+    flipped: Link
+    stored: Link
     source: Any
     sign: Any
     wound: Any
@@ -54,15 +65,26 @@ def move(states: ComplexStates, moves: Moves) -> ComplexStates:
     return kernels._cartesian(plus_re, plus_im, minus_re, minus_im, z_re, z_im)
 
 
-def _gather(values: Rows, index) -> Rows:
-    taken = jnp.take(values, index, axis=0, mode="fill", fill_value=0)
-    return taken[0] if index.shape[0] == 1 else jnp.sum(taken, axis=0)
+def _gather(values: Rows, link: Link) -> Rows:
+    """Rows where they go; backwards they are gathered too, since scattering is slow."""
+
+    def forward(link, values):
+        return sum(taken(values, source) for source in link.sources)
+
+    def backward(link, values):
+        return taken(values, link.target)
+
+    return jax.custom_derivatives.linear_call(forward, backward, link, values)
+
+
+def taken(values, index):
+    """Rows of `values`, zeros where there is none."""
+    return jnp.take(values, index, axis=0, mode="fill", fill_value=0)
 
 
 def wind(k: Float[Array, "S 3"], tau: Float[Array, "S"], moment, time, moves: Moves) -> tuple[Array, Array]:
     """The dephasing of the states of the next repetition."""
-    k = jnp.take(k, moves.source, axis=0, mode="fill", fill_value=0)
-    tau = jnp.take(tau, moves.source, mode="fill", fill_value=0)
+    k, tau = taken(k, moves.source), taken(tau, moves.source)
     return (
         moves.sign[:, None] * k + moves.wound[:, None] * moment,
         moves.sign * tau + moves.wound * time,
@@ -86,8 +108,11 @@ def exponentials(rate_re, rate_im, samples: int) -> tuple[tuple, tuple]:
     """exp(rate j) for j = 1 ... samples as products of two tables, coarse (A, voxels) and fine (B, voxels)."""
     fine = math.ceil(math.sqrt(samples))
     coarse = -(-samples // fine)
-    steps = (1 + fine * jnp.arange(coarse), jnp.arange(fine))
-    return tuple(exponential(n[:, None] * rate_re, n[:, None] * rate_im) for n in steps)
+
+    def table(n):
+        return exponential(n[:, None] * rate_re, n[:, None] * rate_im)
+
+    return table(1 + fine * jnp.arange(coarse)), table(jnp.arange(fine))
 
 
 def exponential(re, im) -> tuple[Array, Array]:
@@ -106,7 +131,8 @@ def weighted(signal: tuple, weight: tuple) -> tuple[Array, Array]:
     re, im = (part[None] for part in signal)
     real = weight[0][:, None]
     product = (real * re, real * im) if weight[1] is None else times((real, weight[1][:, None]), (re, im))
-    return tuple(part.reshape(-1, part.shape[-1]) for part in product)
+    re, im = (part.reshape(-1, part.shape[-1]) for part in product)
+    return re, im
 
 
 def summed(signal: tuple, wave: tuple, damping, weight: tuple) -> tuple[Array, Array]:

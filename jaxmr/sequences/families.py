@@ -4,15 +4,18 @@ Scalars stay scalars (one number for all repetitions), which keeps a model's fas
 may also have one entry per pulse.
 """
 
+import dataclasses
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmr.core.checks import as_float, is_concrete, require_train, require_values
 from jaxmr.core.types import Array, Float, Train
 from jaxmr.physics.rf import Waveform
+from jaxmr.sequences.readouts import Readout
 from jaxmr.sequences.sequence import Event, Inversion, Pulse, Segment, Sequence
 from jaxmr.units import deg
 
@@ -84,22 +87,66 @@ def fisp(
     inversion_efficiency: Any = None,
     spoiler: Any = SPOILER,
     pulse: Waveform | None = None,
+    readout: Readout | None = None,
 ) -> Sequence:
     """Gradient-spoiled steady-state free precession: pulse, sample after `te`, wind one order.
 
     flip (n,) rad; tr, te scalars or (n,), s; inversion_time: from the inversion to the first pulse, None for no
     inversion; phase: of the pulses and the receiver, rad; spoiler: moment along z per repetition, rad/m;
-    pulse: the shape of all pulses. Jiang et al., MRM 74:1621 (2015).
+    pulse: the shape of all pulses. readout: sample its lines, the echo at their centre; the pulses before the last
+    n_lines prepare and are not sampled. Jiang et al., MRM 74:1621 (2015).
     """
     train, times = _trains(flip, tr=tr, te=te)
     rf_phase = _phase("phase", phase, train.shape[0])
     shapes, index = _shape(pulse)
-    events = (
-        Event(times["te"], samples=1, receiver_phase=rf_phase),
-        Event(_after(times["te"], times["tr"]), moment=_along_z(spoiler), order=1),
+    rest, spoiling = _after(times["te"], times["tr"]), _along_z(spoiler)
+    before = _inversion(inversion_time, inversion_efficiency)
+    if readout is None:
+        events = (
+            Event(times["te"], samples=1, receiver_phase=rf_phase),
+            Event(rest, moment=spoiling, order=1),
+        )
+        return Sequence((*before, Segment(Pulse(train, rf_phase, index), events, train.shape[0])), shapes)
+    pulses = Pulse(train, rf_phase, index)
+    events = (*_line(readout, times["te"], rest, rf_phase), Event(jnp.zeros(()), moment=spoiling, order=1))
+    idle = (Event(times["tr"], moment=spoiling, order=1),)
+    return Sequence((*before, *_prepared(pulses, events, idle, readout.n_lines)), shapes)
+
+
+def _line(readout: Readout, te: Train, rest: Train, receiver_phase: Train | None) -> tuple[Event, ...]:
+    """A line whose centre is sampled after `te`, rewound within the `rest` of the repetition."""
+    first, last = te - readout.echo, rest - (readout.time - readout.echo)
+    if is_concrete((first, last)) and (np.min(first) < 0 or np.min(last) < 0):
+        raise ValueError(
+            f"a line of {float(readout.time):g} s, its centre after {float(readout.echo):g} s, does not fit te and tr: "
+            f"te {np.min(te):g} s, {np.min(rest):g} s from there to the next pulse; take a shorter dwell"
+        )
+    return readout.prephaser(first), readout.sampling(receiver_phase), readout.rewinder(last)
+
+
+def _prepared(pulses: Pulse, events, idle, n_lines: int) -> tuple[Segment, ...]:
+    """A train of which the last `n_lines` repetitions play `events`, those before them `idle`."""
+    n = pulses.flip.shape[0]
+    if n_lines > n:
+        raise ValueError(f"readout has {n_lines} lines, but the train only {n} pulses; give one flip for each line")
+    if n_lines == n:
+        return (Segment(pulses, events, n),)
+
+    def part(tree, chosen):
+        return jax.tree.map(lambda leaf: leaf[chosen] if leaf.ndim and leaf.shape[0] == n else leaf, tree)
+
+    first, last = slice(0, n - n_lines), slice(n - n_lines, n)
+    timed = tuple(_timed(event, last, n) for event in events)
+    return (
+        Segment(part(pulses, first), part(idle, first), n - n_lines),
+        Segment(part(pulses, last), timed, n_lines),
     )
-    main = Segment(Pulse(train, rf_phase, index), events, train.shape[0])
-    return Sequence((*_inversion(inversion_time, inversion_efficiency), main), shapes)
+
+
+def _timed(event: Event, chosen: slice, n: int) -> Event:
+    """The repetitions `chosen` of `n`, of what a train has one number for each pulse; lines are as many already."""
+    cut = lambda train: train if train is None or train.ndim == 0 or train.shape[0] != n else train[chosen]  # noqa: E731
+    return dataclasses.replace(event, duration=cut(event.duration), receiver_phase=cut(event.receiver_phase))
 
 
 def spgr(flip: Any, tr: Any, te: Any, *, rf_increment: Any = 117 * deg, **fisp_options: Any) -> Sequence:
@@ -126,11 +173,12 @@ def bssfp(
     *,
     half_pulse: bool = True,
     pulse: Waveform | None = None,
+    readout: Readout | None = None,
 ) -> Sequence:
     """Balanced steady-state free precession with alternating pulses: flips +a, -a, +a, ...
 
     te defaults to tr/2. half_pulse: a preparation -a_0/2, tr/2 before the first pulse. The receiver follows the
-    alternation. Scheffler & Lehnhardt, Eur Radiol 13:2409 (2003).
+    alternation. readout: as in `fisp`. Scheffler & Lehnhardt, Eur Radiol 13:2409 (2003).
     """
     tr_ = as_float("tr", tr)
     train, times = _trains(flip, tr=tr_, te=tr_ / 2 if te is None else te)
@@ -139,16 +187,18 @@ def bssfp(
     # A pulse of phase pi is a negative flip: one phase for all keeps the arithmetic real.
     sign = jnp.where(jnp.arange(n) % 2 == 0, 1.0, -1.0).astype(train.dtype)
     receiver = jnp.where(sign > 0, 0.0, jnp.pi).astype(train.dtype)
-    events = (
-        Event(times["te"], samples=1, receiver_phase=receiver),
-        Event(_after(times["te"], times["tr"])),
-    )
-    main = Segment(Pulse(sign * train, None, index), events, n)
+    rest, pulses = _after(times["te"], times["tr"]), Pulse(sign * train, None, index)
+    if readout is None:
+        events = (Event(times["te"], samples=1, receiver_phase=receiver), Event(rest))
+        main = (Segment(pulses, events, n),)
+    else:
+        line = _line(readout, times["te"], rest, receiver)
+        main = _prepared(pulses, line, (Event(times["tr"]),), readout.n_lines)
     segments = _inversion(inversion_time, None)
     if half_pulse:
         first = times["tr"] if times["tr"].ndim == 0 else times["tr"][0]
         segments += (Segment(Pulse(-train[0] / 2, None, index), (Event(first / 2),)),)
-    return Sequence((*segments, main), shapes)
+    return Sequence((*segments, *main), shapes)
 
 
 def tse(
@@ -159,11 +209,13 @@ def tse(
     refocusing_phase: Any = None,
     spoiler: Any = SPOILER,
     pulse: Waveform | None = None,
+    readout: Readout | None = None,
 ) -> Sequence:
     """Turbo spin echo (RARE): an excitation about x, then refocusing pulses `flip` (n,), one echo after each.
 
     esp: echo spacing, s, a scalar. Equal crushers on both sides of each refocusing pulse wind one order.
-    refocusing_phase: rad, a scalar or (n,); None is pi/2 (CPMG), and faster than the number.
+    refocusing_phase: rad, a scalar or (n,); None is pi/2 (CPMG), and faster than the number. readout: sample one of
+    its lines at each echo.
     """
     train, times = _trains(flip, esp=esp)
     if times["esp"].ndim:
@@ -172,12 +224,15 @@ def tse(
     moment, half = _along_z(spoiler), times["esp"] / 2
     phase = _phase("refocusing_phase", refocusing_phase, train.shape[0])
     excite = Segment(Pulse(as_float("excitation", excitation), None, index), (Event(half, moment, order=1),))
-    refocus = Segment(
-        Pulse(train, phase, index, quadrature=refocusing_phase is None, use="refocusing"),
-        (Event(half, moment, order=1, samples=1), Event(half, moment, order=1)),
-        train.shape[0],
-    )
-    return Sequence((excite, refocus), shapes, spin_echo=True)
+    pulses = Pulse(train, phase, index, quadrature=refocusing_phase is None, use="refocusing")
+    events = (Event(half, moment, order=1, samples=1), Event(half, moment, order=1))
+    if readout is not None:
+        if readout.n_lines != train.shape[0]:
+            raise ValueError(f"readout has {readout.n_lines} lines, flip {train.shape[0]} pulses; one line an echo")
+        first, line, last = _line(readout, half, half, None)
+        crush = lambda event: dataclasses.replace(event, moment=event.moment + moment, order=1)  # noqa: E731
+        events = (crush(first), line, crush(last))
+    return Sequence((excite, Segment(pulses, events, train.shape[0])), shapes, spin_echo=readout is None)
 
 
 def cpmg(n_echoes: int, esp: Any, **tse_options: Any) -> Sequence:
