@@ -12,9 +12,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxmr import design, io, mrf, objects, plot, sequences, units
+    from jaxmr import design, encoding, io, mrf, objects, plot, recon, sequences, units
     from jaxmr.core.batch import use_cores
-    from jaxmr.models import EPG, AccuracyWarning, EPGBloch, Model, plan, simulate, simulate_with_jacobian
+    from jaxmr.models import (
+        EPG,
+        PDG,
+        AccuracyWarning,
+        EPGBloch,
+        ImagingModel,
+        Isochromats,
+        Model,
+        plan,
+        simulate,
+        simulate_with_jacobian,
+    )
     from jaxmr.objects import Phantom, Tissue, grid, literature
     from jaxmr.physics import bloch, epg, rf
 
@@ -23,11 +34,13 @@ __version__ = "0.1.0"
 _ROOMS = {
     "bloch": "jaxmr.physics.bloch",
     "design": "jaxmr.design",
+    "encoding": "jaxmr.encoding",
     "epg": "jaxmr.physics.epg",
     "io": "jaxmr.io",
     "mrf": "jaxmr.mrf",
     "objects": "jaxmr.objects",
     "plot": "jaxmr.plot",
+    "recon": "jaxmr.recon",
     "rf": "jaxmr.physics.rf",
     "sequences": "jaxmr.sequences",
     "units": "jaxmr.units",
@@ -36,7 +49,10 @@ _HOMES = {
     "EPG": "jaxmr.models",
     "AccuracyWarning": "jaxmr.models",
     "EPGBloch": "jaxmr.models",
+    "ImagingModel": "jaxmr.models",
+    "Isochromats": "jaxmr.models",
     "Model": "jaxmr.models",
+    "PDG": "jaxmr.models",
     "Phantom": "jaxmr.objects",
     "Tissue": "jaxmr.objects",
     "grid": "jaxmr.objects",
@@ -62,13 +78,17 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "EPG",
+    "PDG",
     "AccuracyWarning",
     "EPGBloch",
+    "ImagingModel",
+    "Isochromats",
     "Model",
     "Phantom",
     "Tissue",
     "bloch",
     "design",
+    "encoding",
     "epg",
     "grid",
     "io",
@@ -77,6 +97,7 @@ __all__ = [
     "objects",
     "plan",
     "plot",
+    "recon",
     "rf",
     "sequences",
     "simulate",

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmr.models.timeline import Readout, Timeline
+from jaxmr.sequences.timeline import Readout, Timeline
 
 PHASE = 1e-3
 """States whose phases differ by less than this, rad, anywhere in the phantom are one."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxmr.models import graph
 from jaxmr.models.graph import Layer, Pilots
-from jaxmr.models.timeline import Timeline
+from jaxmr.sequences.timeline import Timeline
 
 STEP, STEPS = 0.5, 24
 """Thresholds that are tried: the tolerance times powers of this."""
