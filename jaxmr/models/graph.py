@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmr.physics.pdg import shape_factor
 from jaxmr.sequences.timeline import Readout, Timeline
 
 PHASE = 1e-3
@@ -138,16 +139,6 @@ def move(parts: np.ndarray, links: Links, n: int) -> np.ndarray:
     return moved
 
 
-def shape_factor(k: np.ndarray, voxel_size: np.ndarray, voxel_shape: str, xp=np):
-    """What a voxel's shape leaves of magnetisation wound by `k` (..., 3)."""
-    cycles = k * voxel_size / (2 * xp.pi)
-    if voxel_shape == "point":
-        return xp.ones(k.shape[:-1])
-    if voxel_shape == "box":
-        return xp.prod(xp.sinc(cycles), axis=-1)
-    return xp.all(xp.abs(cycles) <= 0.5 + 1e-6, axis=-1) * 1.0
-
-
 def _seen(k, tau, readout: Readout, i: int, pilots: Pilots, space: Space) -> np.ndarray:
     """Squared weights in the signal of F(k) and F(-k) of all states during one readout, (2 S, V)."""
     steps = np.arange(1, readout.samples + 1)[:, None]
@@ -157,7 +148,7 @@ def _seen(k, tau, readout: Readout, i: int, pilots: Pilots, space: Space) -> np.
     both = np.concatenate([k, -k])
     energy = np.zeros(len(both))
     for moment in moments:
-        energy += shape_factor(both + moment, space.voxel_size, space.voxel_shape) ** 2
+        energy += shape_factor(both + moment, space.voxel_size, space.voxel_shape, np) ** 2
     energy[len(k)] = 0  # F(0) once
     time = readout.start_time[i] + np.ravel(readout.step_time)[i if np.ndim(readout.step_time) else 0] * steps.mean()
     dephased = np.abs(np.concatenate([tau, -tau]) + time)[:, None]

@@ -58,7 +58,7 @@ class PDG(ImagingModel):
     ) -> Complex[Array, "coils samples"]:
         if self.steps is None:
             raise ValueError("PDG has no plan yet; call mr.plan(sequence, phantom, model) outside of jit")
-        groups = grouped(phantom, self.n_states, 1 if devices is None else len(devices))
+        groups = grouped(phantom, 1 if devices is None else len(devices))
         shared = (sequence, self.steps, phantom.voxel_size)
 
         def of(shared, group):

@@ -8,12 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmr.core import batch
+from jaxmr.core.gathering import taken
 from jaxmr.core.types import Array, Complex
-from jaxmr.models import graph
 from jaxmr.objects.phantom import Phantom
 from jaxmr.physics import kernels, pdg
 from jaxmr.physics.kernels import ComplexStates
 from jaxmr.sequences.timeline import Readout, Timeline
+
+VOXELS = 512
+"""Voxels of a group on a CPU (measured: fewer cost gradients more calls, more leave its cache)."""
 
 
 class Steps(eqx.Module):
@@ -28,8 +31,8 @@ class Steps(eqx.Module):
     ahead: tuple[bool, ...] = eqx.field(static=True)
 
 
-def grouped(phantom: Phantom, n_states: int, n_devices: int) -> dict[str, Any]:
-    """The voxels in groups whose states a core's cache can hold; those that fill up have no magnetisation."""
+def grouped(phantom: Phantom, n_devices: int) -> dict[str, Any]:
+    """The voxels in groups that are computed together; those that fill up have no magnetisation."""
     tissue = phantom.tissue
     n, dtype = tissue.t1.shape[0], tissue.t1.dtype
     weight = jnp.ones(n, dtype) if tissue.m0 is None else tissue.m0
@@ -44,7 +47,7 @@ def grouped(phantom: Phantom, n_states: int, n_devices: int) -> dict[str, Any]:
         "position": phantom.position,
         "weight": weight,
     }
-    lanes = batch.voxels_per_chunk(6 * n_states * dtype.itemsize, 1)
+    lanes = VOXELS if jax.default_backend() == "cpu" else n
     groups = batch.in_groups({name: leaf for name, leaf in leaves.items() if leaf is not None}, lanes, n_devices)
     inside = jnp.arange(groups["r1"].size).reshape(groups["r1"].shape) < n
     return {**groups, "weight": jnp.where(inside[..., None], groups["weight"], 0)}
@@ -66,9 +69,9 @@ def play(
     carry = (states, jnp.zeros((n_states, 3), dtype), jnp.zeros(n_states, dtype))
     samples = []
     for timeline, step in zip(played, steps, strict=True):
-        carry, taken = _play_segment(carry, timeline, step, space, group)
-        if taken:
-            samples.append(jnp.moveaxis(jnp.concatenate(taken, axis=-1), 1, 0).reshape(taken[0].shape[1], -1))
+        carry, seen = _play_segment(carry, timeline, step, space, group)
+        if seen:
+            samples.append(jnp.moveaxis(jnp.concatenate(seen, axis=-1), 1, 0).reshape(seen[0].shape[1], -1))
     return jnp.concatenate(samples, axis=-1)
 
 
@@ -96,9 +99,9 @@ def _play_segment(carry, timeline: Timeline, step: Steps, space, group):
             rows = jax.lax.optimization_barrier(pdg.rotation(lanes, now["phase"]).rows)
 
         def read(run, of):
-            taken = [pdg.taken(x, of["row"]) for x in (*states, k, tau)]
-            signal = pdg.read(ComplexStates(*taken[:6]), of["sign"], rows)
-            dephased = of["sign"][:, None] * taken[6], of["sign"] * taken[7]
+            *chosen, own_k, own_tau = (taken(x, of["row"]) for x in (*states, k, tau))
+            signal = pdg.read(ComplexStates(*chosen), of["sign"], rows)
+            dephased = of["sign"][:, None] * own_k, of["sign"] * own_tau
             first = timeline.readouts[run[0]]
             of = {
                 **of,
@@ -109,14 +112,16 @@ def _play_segment(carry, timeline: Timeline, step: Steps, space, group):
 
         samples = []
         for run, of in zip(runs, now["runs"], strict=True):
-            taken = jax.lax.map(lambda one, run=run: read(run, one), of) if len(run) > 1 else read(run, of)[None]
-            samples.append(jnp.moveaxis(taken, 1, 0).reshape(taken.shape[1], -1))
+            seen = jax.lax.map(lambda one, run=run: read(run, one), of) if len(run) > 1 else read(run, of)[None]
+            samples.append(jnp.moveaxis(seen, 1, 0).reshape(seen.shape[1], -1))
         states = _relaxed(states, k, rows, now, group)
         k, tau = pdg.wind(k, tau, now["moment"], now["time"], now["moves"])
         return (pdg.move(states, now["moves"]), k, tau), samples
 
-    carry, taken = jax.lax.scan(repetition, carry, each, length=timeline.repetitions)
-    return carry, _in_order(taken, runs, timeline)
+    # Reverse mode keeps the states of each repetition and computes the rest again: memory is what it waits for.
+    kept = jax.checkpoint(repetition, prevent_cse=False)
+    carry, samples = jax.lax.scan(kept, carry, each, length=timeline.repetitions)
+    return carry, _in_order(samples, runs, timeline)
 
 
 def _relaxed(states: ComplexStates, k, rows, now, group) -> ComplexStates:
@@ -128,7 +133,7 @@ def _relaxed(states: ComplexStates, k, rows, now, group) -> ComplexStates:
     mixed = states.mix(operator.rows)
     if "diffusivity" in group:
         weights = pdg.diffusion(k, time, *now["spread"])
-        mixed = mixed.attenuate(*(jnp.exp(-weight[:, None] * group["diffusivity"]) for weight in weights))
+        mixed = mixed.attenuate(*(jnp.exp(-weight[:, None] * group["diffusivity"][None]) for weight in weights))
     return mixed.add(operator.offset)
 
 
@@ -141,13 +146,13 @@ def _runs(timeline: Timeline, step: Steps) -> list[list[int]]:
     return list(runs.values())
 
 
-def _in_order(taken: list, runs: list[list[int]], timeline: Timeline) -> list:
+def _in_order(samples: list, runs: list[list[int]], timeline: Timeline) -> list:
     """Samples (n, coils, samples) of runs as they were taken."""
     if len(runs) < 2:
-        return taken
+        return samples
     starts = np.cumsum([0, *(readout.samples for readout in timeline.readouts)])
     places = [np.arange(starts[i], starts[i + 1]) for run in runs for i in run]
-    return [jnp.concatenate(taken, axis=-1)[..., np.argsort(np.concatenate(places))]]
+    return [jnp.concatenate(samples, axis=-1)[..., np.argsort(np.concatenate(places))]]
 
 
 def _each(timeline: Timeline, step: Steps, run: list[int]) -> dict[str, Any]:
@@ -176,21 +181,21 @@ def _samples(signal, k, tau, readout: Readout, of, ahead: bool, space, group) ->
     (step_time, step_moment), n = of["step"], readout.samples
     steps = jnp.arange(1, n + 1, dtype=step_time.dtype)
     times = step_time * steps
-    path = step_moment * steps[:, None] if of["path"] is None else of["path"]
-    k, tau = k + start_moment, tau + start_time
+    path = step_moment[None] * steps[:, None] if of["path"] is None else of["path"]
+    k, tau = k + start_moment[None], tau + start_time
     position = group["position"].T
     turned = jnp.matmul(k, position, precision="highest")
     if "b0" in group:
-        turned = turned + 2 * jnp.pi * tau[:, None] * group["b0"]
-    decay = start_time * group["r2"]
+        turned = turned + 2 * jnp.pi * tau[:, None] * group["b0"][None]
+    decay = start_time * group["r2"][None]
     rate = group["r2"]
     separable = "diffusivity" not in group and ("r2_prime" not in group or ahead)
     if separable and "r2_prime" in group:
-        decay, rate = decay + tau[:, None] * group["r2_prime"], rate + group["r2_prime"]
+        decay, rate = decay + tau[:, None] * group["r2_prime"][None], rate + group["r2_prime"]
     signal = pdg.times(signal, pdg.exponential(jnp.broadcast_to(-decay, turned.shape), turned))
     weight = group["weight"].T
     weight = (weight.real, weight.imag) if jnp.iscomplexobj(weight) else (weight, None)
-    shapes = graph.shape_factor(k[:, None] + path, space[0], space[1], jnp)
+    shapes = pdg.shape_factor(k[:, None] + path[None], space[0], space[1], jnp)
     if separable and readout.path is None:
         signal = pdg.weighted(signal, weight)
         turn = jnp.matmul(step_moment, position, precision="highest")
@@ -200,14 +205,14 @@ def _samples(signal, k, tau, readout: Readout, of, ahead: bool, space, group) ->
     else:
         turn = jnp.matmul(path, position, precision="highest")
         if "b0" in group:
-            turn = turn + 2 * jnp.pi * times[:, None] * group["b0"]
-        wave = pdg.exponential(-times[:, None] * rate, turn)
+            turn = turn + 2 * jnp.pi * times[:, None] * group["b0"][None]
+        wave = pdg.exponential(-times[:, None] * rate[None], turn)
         damping = None
         if not separable:
             damping = _damping(k, tau, times, path, (start_time, start_moment, start_spread), group)
         re, im = pdg.summed(signal, wave, damping, weight)
     n_states = k.shape[0]
-    seen = jax.lax.complex(*(jnp.sum(shapes * part.reshape(-1, n_states, n), axis=1) for part in (re, im)))
+    seen = jax.lax.complex(*(jnp.sum(shapes[None] * part.reshape(-1, n_states, n), axis=1) for part in (re, im)))
     return seen if "receiver" not in of else seen * jnp.exp(-1j * of["receiver"])
 
 
@@ -216,12 +221,14 @@ def _damping(k, tau, times, path, start, group):
     start_time, start_moment, (first, second) = start
     exponent = 0.0
     if "r2_prime" in group:
-        exponent = jnp.abs(tau[:, None] + times)[..., None] * group["r2_prime"]
+        exponent = jnp.abs(tau[:, None] + times[None])[..., None] * group["r2_prime"][None, None]
     if "diffusivity" in group:
-        at_pulse = k - start_moment
-        first = first + times[:, None] * (start_moment + path / 2)
+        at_pulse = k - start_moment[None]
+        first = first[None] + times[:, None] * (start_moment[None] + path / 2)
         square = jnp.sum(start_moment**2) + path @ start_moment + jnp.sum(path**2, axis=1) / 3
         second = second + times * square
-        weight = (start_time + times) * jnp.sum(at_pulse**2, axis=1)[:, None] + 2 * at_pulse @ first.T + second
-        exponent = exponent + weight[..., None] * group["diffusivity"]
+        weight = (
+            (start_time + times)[None] * jnp.sum(at_pulse**2, axis=1)[:, None] + 2 * at_pulse @ first.T + second[None]
+        )
+        exponent = exponent + weight[..., None] * group["diffusivity"][None, None]
     return jnp.exp(-exponent)

@@ -21,6 +21,7 @@ from jaxmr.core.checks import cast, is_concrete
 from jaxmr.core.digests import digest
 from jaxmr.models import slicing
 from jaxmr.models.model import prepare
+from jaxmr.objects.phantom import Phantom
 from jaxmr.objects.tissue import Tissue
 from jaxmr.sequences.sequence import Sequence, order_bounds, repetition_time
 
@@ -46,14 +47,16 @@ class AccuracyWarning(UserWarning):
     """A simulation is less accurate than its user would expect."""
 
 
-def plan(sequence: Sequence, tissue: Tissue, model: Any) -> Any:
-    """`model` with its open choices made for this sequence and tissue, and its `error` estimated.
+def plan(sequence: Sequence, tissue: Tissue | Phantom, model: Any) -> Any:
+    """`model` with its open choices made for this sequence and tissue (or phantom), and its `error` estimated.
 
     The result is static: it may be used under jit, grad and vmap. Plan again when the sequence or the range of
     the tissue changes much. `error` is the largest relative error (2-norm over the echoes) that the truncation
     of orders and the sub-slices cause in a pilot voxel. A model with fixed orders is checked, and warns if they
     are too few. Plans are remembered: the same question again costs nothing.
     """
+    if isinstance(tissue, Phantom):
+        return model.planned(sequence, tissue)
     return plan_groups(sequence, [tissue], model)[0]
 
 

@@ -6,11 +6,12 @@ Endres, Weinmüller, Dang and Zaiss, MRM 92:1189 (2024).
 """
 
 import math
+from types import ModuleType
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
+from jaxmr.core.gathering import gather, taken
 from jaxmr.core.types import Array, Float
 from jaxmr.physics import kernels
 from jaxmr.physics.kernels import ComplexStates, Operator
@@ -66,27 +67,14 @@ def move(states: ComplexStates, moves: Moves) -> ComplexStates:
 
 
 def _gather(values: Rows, link: Link) -> Rows:
-    """Rows where they go; backwards they are gathered too, since scattering is slow."""
-
-    def forward(link, values):
-        return sum(taken(values, source) for source in link.sources)
-
-    def backward(link, values):
-        return taken(values, link.target)
-
-    return jax.custom_derivatives.linear_call(forward, backward, link, values)
-
-
-def taken(values, index):
-    """Rows of `values`, zeros where there is none."""
-    return jnp.take(values, index, axis=0, mode="fill", fill_value=0)
+    return gather(values, link.sources, link.target)
 
 
 def wind(k: Float[Array, "S 3"], tau: Float[Array, "S"], moment, time, moves: Moves) -> tuple[Array, Array]:
     """The dephasing of the states of the next repetition."""
     k, tau = taken(k, moves.source), taken(tau, moves.source)
     return (
-        moves.sign[:, None] * k + moves.wound[:, None] * moment,
+        moves.sign[:, None] * k + moves.wound[:, None] * moment[None],
         moves.sign * tau + moves.wound * time,
     )
 
@@ -96,6 +84,16 @@ def read(states: ComplexStates, sign: Float[Array, "R"], rows: tuple) -> tuple[R
     pr, pi, mr, mi = states.mix(rows)._circular()
     forward = (sign > 0)[:, None]
     return jnp.where(forward, pr, mr), jnp.where(forward, pi, -mi)
+
+
+def shape_factor(k, voxel_size, voxel_shape: str, xp: ModuleType) -> Any:
+    """What a voxel's shape leaves of magnetisation wound by `k` (..., 3), by NumPy or jax.numpy."""
+    cycles = k * xp.broadcast_to(voxel_size, k.shape) / (2 * xp.pi)
+    if voxel_shape == "point":
+        return xp.ones(k.shape[:-1])
+    if voxel_shape == "box":
+        return xp.prod(xp.sinc(cycles), axis=-1)
+    return xp.all(xp.abs(cycles) <= 0.5 + 1e-6, axis=-1) * 1.0
 
 
 def diffusion(k: Float[Array, "S 3"], time, first, second) -> tuple[Array, Array, Array]:
@@ -110,7 +108,7 @@ def exponentials(rate_re, rate_im, samples: int) -> tuple[tuple, tuple]:
     coarse = -(-samples // fine)
 
     def table(n):
-        return exponential(n[:, None] * rate_re, n[:, None] * rate_im)
+        return exponential(n[:, None] * rate_re[None], n[:, None] * rate_im[None])
 
     return table(1 + fine * jnp.arange(coarse)), table(jnp.arange(fine))
 

@@ -230,7 +230,7 @@ def tse(
         if readout.n_lines != train.shape[0]:
             raise ValueError(f"readout has {readout.n_lines} lines, flip {train.shape[0]} pulses; one line an echo")
         first, line, last = _line(readout, half, half, None)
-        crush = lambda event: dataclasses.replace(event, moment=event.moment + moment, order=1)  # noqa: E731
+        crush = lambda event: dataclasses.replace(event, moment=event.moment + moment[None], order=1)  # noqa: E731
         events = (crush(first), line, crush(last))
     return Sequence((excite, Segment(pulses, events, train.shape[0])), shapes, spin_echo=readout is None)
 

@@ -100,8 +100,8 @@ def epi(
     forward = jnp.where(jnp.arange(n_rows) % 2 == 0, 1.0, -1.0)[:, None]
     row = lines.before[0] - lines.before[1] if n_rows > 1 else jnp.zeros(3)
     # A line ends where the next one, run backwards, begins, one step further on.
-    turn = -row - forward * jnp.zeros(3).at[0].set(step)
-    played = (Event(lines.time, forward * lines.moment, samples=n), Event(blip, turn))
+    turn = -row[None] - forward * jnp.zeros((1, 3)).at[0, 0].set(step)
+    played = (Event(lines.time, forward * lines.moment[None], samples=n), Event(blip, turn))
     excite = Segment(Pulse(as_float("flip", flip)), (Event(first, lines.before[0]),))
     before = _inversion(inversion_time, inversion_efficiency)
     return Sequence((*before, excite, Segment(None, played, n_rows)))

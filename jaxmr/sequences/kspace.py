@@ -33,9 +33,12 @@ def trajectory(sequence: Sequence) -> Float[Array, "samples 3"]:
 def _samples(timeline: Timeline, i: int) -> Float[Array, "n samples 3"]:
     """Moments of a readout's samples since the pulse."""
     readout = timeline.readouts[i]
-    steps = jnp.arange(1, readout.samples + 1)[:, None]
-    path = readout.step_moment[..., None, :] * steps if readout.path is None else readout.path
-    return readout.start_moment[:, None] + jnp.broadcast_to(path, (timeline.repetitions, readout.samples, 3))
+    shape = (timeline.repetitions, readout.samples, 3)
+    if readout.path is not None:
+        return readout.start_moment[:, None] + jnp.broadcast_to(readout.path, shape)
+    steps = jnp.arange(1, readout.samples + 1)[None, :, None]
+    each = jnp.broadcast_to(readout.step_moment, (timeline.repetitions, 3))
+    return readout.start_moment[:, None] + each[:, None] * steps
 
 
 def sample_times(sequence: Sequence) -> Float[Array, "samples"]:
@@ -46,7 +49,7 @@ def sample_times(sequence: Sequence) -> Float[Array, "samples"]:
         parts = []
         for readout in timeline.readouts:
             steps = jnp.arange(1, readout.samples + 1)
-            within = jnp.broadcast_to(readout.step_time, (timeline.repetitions,))[:, None] * steps
+            within = jnp.broadcast_to(readout.step_time, (timeline.repetitions,))[:, None] * steps[None]
             parts.append((begins[:-1] + readout.start_time)[:, None] + within)
         if parts:
             taken.append(jnp.concatenate(parts, axis=1).reshape(-1))

@@ -38,17 +38,17 @@ class Readout(eqx.Module):
         """Number of lines."""
         return self.before.shape[0]
 
-    def prephaser(self, time: Any, moment: Any = 0.0, order: int = 0) -> Event:
-        """What comes before the samples, perhaps with a crusher of `moment` and `order`."""
-        return Event(time, self.before + moment, order=order)
+    def prephaser(self, time: Any) -> Event:
+        """What comes before the samples."""
+        return Event(time, self.before)
 
     def sampling(self, receiver_phase: Any = None) -> Event:
         """The samples of a line."""
         return Event(self.time, self.moment, receiver_phase, samples=self.samples, path=self.path)
 
-    def rewinder(self, time: Any, moment: Any = 0.0, order: int = 0) -> Event:
-        """What comes after them, perhaps with a crusher."""
-        return Event(time, self.after + moment, order=order)
+    def rewinder(self, time: Any) -> Event:
+        """What comes after them."""
+        return Event(time, self.after)
 
 
 def cartesian(matrix: tuple[int, ...], fov: Any, rows: Any = None, dwell: Any = 20 * us) -> Readout:
@@ -101,7 +101,7 @@ def along_path(k: Any, dwell: Any) -> Readout:
 def _readout(first, moment, path, n: int, dwell, echo: int) -> Readout:
     require_values("dwell", dwell, "it is the time of a sample in seconds", positive=True)
     before = -first
-    return Readout(before, moment, -(before + moment), n * dwell, echo * dwell, path, n)
+    return Readout(before, moment, -(before + jnp.broadcast_to(moment, before.shape)), n * dwell, echo * dwell, path, n)
 
 
 def _extent(name: str, value: Any, n_axes: int) -> Array:
