@@ -22,7 +22,8 @@ from jaxmr.core import batch
 from jaxmr.core.types import Array, Complex
 from jaxmr.models import precession
 from jaxmr.models.imaging import ImagingModel
-from jaxmr.models.precession import Jump, Motion, at_rest, moved
+from jaxmr.models.precession import Jump, Motion, at_rest
+from jaxmr.models.shaping import shaped
 from jaxmr.models.spins import SPREADS, Spins, Voxels, pattern, populate, voxels_of
 from jaxmr.objects.phantom import Phantom
 from jaxmr.physics import ensembles
@@ -197,44 +198,5 @@ def _pulse(state: Ensemble, pulse: Pulse | Inversion | None, shapes, spins: Spin
     phase = 0.0 if pulse.phase is None else pulse.phase
     phase = phase + jnp.pi / 2 if pulse.quadrature else phase
     if pulse.shape is not None:
-        return _shaped(state, shapes[pulse.shape], pulse.flip, phase, spins, motion, time)
+        return shaped(state, shapes[pulse.shape], pulse.flip, phase, spins, motion, time)
     return ensembles.tip(state, pulse.flip if spins.b1 is None else pulse.flip * spins.b1, phase)
-
-
-def _shaped(state: Ensemble, shape: Waveform, flip, phase, spins: Spins, motion: Motion | None, time) -> Ensemble:
-    """State after a pulse of some duration, brought back to its centre."""
-    dwell, after = shape.dwell, shape.duration - shape.centre
-    off_resonance = jnp.zeros_like(state.z)
-    for part in (spins.omega, spins.spread):
-        off_resonance = off_resonance if part is None else off_resonance + part
-
-    def axial(instant):
-        """Precession in the slice gradient alone, rad/s."""
-        place = at_rest(spins) if motion is None else moved(spins, motion, instant)
-        z = place.centre[2] if place.offset is None else place.centre[2] + place.offset[2]
-        return shape.gradient * z
-
-    def relax(state, duration):
-        return ensembles.relax(state, jnp.exp(-duration * spins.r1), jnp.exp(-duration * spins.r2))
-
-    def back(state, duration):
-        """Free precession, and the winding of the slice gradient, taken back."""
-        winding = ensembles.factor(-duration * (axial(time) + off_resonance))
-        return Ensemble(*ensembles.times(ensembles.transverse(state), winding), state.z)
-
-    samples = shape.samples * flip * dwell * jnp.exp(1j * phase)
-    strength = 1.0 if spins.b1 is None else spins.b1
-    at_centre = axial(time)
-
-    def step(state, sample):
-        rx, ry, instant = sample
-        field = at_centre if motion is None else axial(instant)
-        state = ensembles.turn(state, strength * rx, strength * ry, dwell * (field + off_resonance))
-        return relax(state, dwell), None
-
-    # Strang: half a dwell of relaxation before the first rotation, and half too much after the last.
-    state = back(relax(state, dwell / 2 - shape.centre), shape.centre)
-    instants = time - shape.centre + dwell * (jnp.arange(samples.shape[0]) + 0.5)
-    rows = (samples.real, samples.imag, instants.astype(state.z.dtype))
-    state, _ = jax.lax.scan(step, state, rows)
-    return relax(back(state, after), -dwell / 2 - after)

@@ -4,6 +4,7 @@ The plan says which states exist and where they go, as arrays of indices; flips,
 positions stay live, so that an optimiser compiles once. Shapes depend on the numbers of states only.
 """
 
+import dataclasses
 from typing import final
 
 import equinox as eqx
@@ -15,16 +16,17 @@ from jaxmr.core import batch
 from jaxmr.core.types import Array, Complex, Float
 from jaxmr.models import graph, pruning
 from jaxmr.models.imaging import ImagingModel
-from jaxmr.models.pdg_playing import Steps, grouped, play
+from jaxmr.models.pdg_playing import Steps, grouped, play, pulse_of
 from jaxmr.objects.phantom import Phantom
 from jaxmr.physics import pdg
-from jaxmr.sequences.sequence import Sequence
+from jaxmr.sequences.sequence import Pulse, Sequence
 from jaxmr.sequences.timeline import timelines
 
 N_PILOTS = 12
 """Voxels drawn at random that a plan tries states on, beside the extremes of the phantom."""
 FLOOR = 0.02
 """States smaller than this times the tolerance are not even looked at."""
+PULSES = ("instantaneous", "finite")
 SIGNS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0))
 """Of each kind of `graph.Links`: the sign of the old dephasing, and of what is wound, in the new one."""
 
@@ -33,12 +35,16 @@ SIGNS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0))
 class PDG(ImagingModel):
     """Phase distribution graph: exact signals of dephased states, without isochromats.
 
-    tolerance: relative error of k-space that a plan aims at. Pulses are instantaneous, at their RF centre. Voxels
-    dephase by their shape (`Phantom.voxel_shape`), T2' and diffusion; coils, b0 and b1 count. After `plan`: steps,
-    the graph; n_states, its width; error, what the plan expects.
+    tolerance: relative error of k-space that a plan aims at. Voxels dephase by their shape (`Phantom.voxel_shape`), T2'
+    and diffusion; coils, b0 and b1 count. pulses: "instantaneous", at their RF centre, or "finite": with their shape,
+    slice gradient and off-resonance, one map of the magnetisation for each voxel, cut into `n_z` sub-slices (a voxel
+    must be thin against the slice's edges). After `plan`: steps, the graph; n_states, its width; error, what the plan
+    expects of the states it leaves out.
     """
 
     tolerance: float = eqx.field(static=True, default=1e-3)
+    pulses: str = eqx.field(static=True, default="instantaneous")
+    n_z: int = eqx.field(static=True, default=1)
     steps: tuple[Steps, ...] | None = None
     n_states: int = eqx.field(static=True, default=0)
     error: Float[Array, ""] | None = None
@@ -46,45 +52,74 @@ class PDG(ImagingModel):
     def __check_init__(self):
         if not 0 < self.tolerance < 1:
             raise ValueError(f"tolerance is a relative error between 0 and 1, got {self.tolerance}")
+        if self.pulses not in PULSES:
+            raise ValueError(f"pulses must be one of {', '.join(PULSES)}, got {self.pulses!r}")
+        if self.n_z < 1 or (self.n_z > 1 and self.pulses != "finite"):
+            raise ValueError(f'n_z counts the sub-slices of a voxel for pulses="finite", got n_z={self.n_z}')
 
     def is_static(self) -> bool:
         return self.steps is not None
 
     def planned(self, sequence: Sequence, phantom: Phantom) -> "PDG":
-        return self if self.is_static() else plan(sequence, phantom, self.tolerance)
+        if self.is_static():
+            return self
+        steps, n_states, error = _plan(*self._played(sequence, phantom), self.tolerance)
+        return PDG(self.tolerance, self.pulses, self.n_z, steps, n_states, jnp.asarray(error))
 
     def kspace(
         self, sequence: Sequence, phantom: Phantom, devices: tuple | None = None
     ) -> Complex[Array, "coils samples"]:
         if self.steps is None:
             raise ValueError("PDG has no plan yet; call mr.plan(sequence, phantom, model) outside of jit")
+        sequence, phantom = self._played(sequence, phantom)
         groups = grouped(phantom, 1 if devices is None else len(devices))
         shared = (sequence, self.steps, phantom.voxel_size)
 
         def of(shared, group):
             sequence, steps, size = shared
             played = timelines(sequence, jnp)
-            return play(played, steps, sequence.initial, (size, phantom.voxel_shape), group, self.n_states)
+            return play(played, steps, sequence, (size, phantom.voxel_shape), group, self.n_states)
 
         return jnp.sum(batch.over_groups(jax.checkpoint(of), shared, groups, devices), axis=0)
 
+    def _played(self, sequence: Sequence, phantom: Phantom) -> tuple[Sequence, Phantom]:
+        """Sequence and phantom as the pulses ask for them: without shapes, or in sub-slices."""
+        if self.pulses == "finite":
+            return sequence, _sliced(phantom, self.n_z)
+        return dataclasses.replace(sequence, shapes=()), phantom
 
-def plan(sequence: Sequence, phantom: Phantom, tolerance: float) -> PDG:
-    """The states that `tolerance` needs, from a few voxels of the phantom."""
+
+def _sliced(phantom: Phantom, n: int) -> Phantom:
+    """Every voxel as `n` thinner ones along z, which share its magnetisation."""
+    if n == 1:
+        return phantom
+    m0 = jnp.ones_like(phantom.tissue.t1) if phantom.tissue.m0 is None else phantom.tissue.m0
+    tissue = eqx.tree_at(lambda t: t.m0, phantom.tissue, m0 / n, is_leaf=lambda leaf: leaf is None)
+    tissue, position = jax.tree.map(lambda leaf: jnp.repeat(leaf, n, axis=0), (tissue, phantom.position))
+    middles = (jnp.arange(n) - (n - 1) / 2) * phantom.voxel_size[2] / n
+    position = position.at[:, 2].add(jnp.tile(middles, phantom.tissue.shape[0]))
+    coils = None if phantom.coils is None else jnp.repeat(phantom.coils, n, axis=1)
+    size = phantom.voxel_size.at[2].divide(n)
+    return Phantom(tissue, position, size, coils, voxel_shape=phantom.voxel_shape)
+
+
+def _plan(sequence: Sequence, phantom: Phantom, tolerance: float) -> tuple[tuple[Steps, ...], int, float]:
+    """The states that `tolerance` needs, from a few voxels of the phantom: graph, width and expected error."""
     laid_out = timelines(sequence, np)
-    pilots, space = _pilots(phantom), _space(phantom, tolerance)
+    pilots, space = _pilots(sequence, phantom), _space(phantom, tolerance)
     initial = None if sequence.initial is None else np.asarray(sequence.initial, float)
     layers = graph.explore(laid_out, pilots, space, initial, FLOOR * tolerance)
     chosen = pruning.select(layers, laid_out, pilots, tolerance)
     n_states = -(-max(int(kept.sum()) for kept in chosen.states) // 4) * 4
     steps = tuple(_steps(number, laid_out, layers, chosen, n_states) for number in range(len(laid_out)))
-    return PDG(tolerance, steps, n_states, jnp.asarray(chosen.error))
+    return steps, n_states, chosen.error
 
 
-def _pilots(phantom: Phantom) -> graph.Pilots:
+def _pilots(sequence: Sequence, phantom: Phantom) -> graph.Pilots:
     tissue = jax.tree.map(lambda leaf: np.asarray(leaf), phantom.tissue)
     n = phantom.tissue.shape[0]
     b1 = np.ones(n) if tissue.b1 is None else np.asarray(tissue.b1, float)
+    b1 = b1 if not sequence.shapes else np.asarray(_turned(sequence, phantom), float)
     t1, t2 = np.asarray(tissue.t1, float), np.asarray(tissue.t2, float)
     ends = [end(values) for values in (t1, t2, b1) for end in (np.argmin, np.argmax)]
     drawn = np.random.default_rng(0).permutation(n)[:N_PILOTS]
@@ -94,6 +129,16 @@ def _pilots(phantom: Phantom) -> graph.Pilots:
     return graph.Pilots(
         t1[chosen], t2[chosen], one(tissue.t2_prime, np.inf), one(tissue.diffusivity, 0.0), b1[chosen], weight
     )
+
+
+@jax.jit
+def _turned(sequence: Sequence, phantom: Phantom) -> Float[Array, "voxels"]:
+    """What a shaped pulse turns each voxel by, relative to its nominal flip: the first one, at its largest flip."""
+    pulses = [segment.pulse for segment in sequence.segments if isinstance(segment.pulse, Pulse)]
+    flip, shape = next((jnp.max(jnp.abs(pulse.flip)), pulse.shape) for pulse in pulses if pulse.shape is not None)
+    voxels = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), grouped(phantom, 1))
+    operator = pulse_of(flip, 0.0, sequence.shapes[shape], voxels)
+    return (jnp.arccos(jnp.clip(operator.rows[2][2][0], -1, 1)) / flip)[: phantom.tissue.shape[0]]
 
 
 def _space(phantom: Phantom, tolerance: float) -> graph.Space:

@@ -10,9 +10,13 @@ import numpy as np
 from jaxmr.core import batch
 from jaxmr.core.gathering import taken
 from jaxmr.core.types import Array, Complex
+from jaxmr.models import shaping
+from jaxmr.models.spins import Spins
 from jaxmr.objects.phantom import Phantom
-from jaxmr.physics import kernels, pdg
+from jaxmr.physics import ensembles, kernels, pdg
 from jaxmr.physics.kernels import ComplexStates
+from jaxmr.physics.rf import Waveform
+from jaxmr.sequences.sequence import Sequence
 from jaxmr.sequences.timeline import Readout, Timeline
 
 VOXELS = 512
@@ -56,12 +60,16 @@ def grouped(phantom: Phantom, n_devices: int) -> dict[str, Any]:
 def play(
     played: list[Timeline],
     steps: tuple[Steps, ...],
-    initial: Array | None,
+    sequence: Sequence,
     space: tuple[Array, str],
     group: dict[str, Any],
     n_states: int,
 ) -> Complex[Array, "coils samples"]:
-    """The samples of one group of voxels; `space` is the size and the shape of a voxel."""
+    """The samples of one group of voxels; `space` is the size and the shape of a voxel.
+
+    Pulses are played with the sequence's `shapes`; without any they are instantaneous.
+    """
+    initial = sequence.initial
     lanes, dtype = group["r1"].shape[0], group["r1"].dtype
     zero = jnp.zeros((n_states, lanes), dtype)
     mx, my, mz = (0.0, 0.0, 1.0) if initial is None else initial
@@ -69,13 +77,13 @@ def play(
     carry = (states, jnp.zeros((n_states, 3), dtype), jnp.zeros(n_states, dtype))
     samples = []
     for timeline, step in zip(played, steps, strict=True):
-        carry, seen = _play_segment(carry, timeline, step, space, group)
+        carry, seen = _play_segment(carry, timeline, step, sequence.shapes, space, group)
         if seen:
             samples.append(jnp.moveaxis(jnp.concatenate(seen, axis=-1), 1, 0).reshape(seen[0].shape[1], -1))
     return jnp.concatenate(samples, axis=-1)
 
 
-def _play_segment(carry, timeline: Timeline, step: Steps, space, group):
+def _play_segment(carry, timeline: Timeline, step: Steps, shapes: tuple[Waveform, ...], space, group):
     """All repetitions of one segment: the carry after it, and of each readout the samples (n, coils, samples)."""
     runs = _runs(timeline, step)
     each = {
@@ -90,18 +98,16 @@ def _play_segment(carry, timeline: Timeline, step: Steps, space, group):
 
     def repetition(carry, now):
         states, k, tau = carry
-        rows = kernels.identity().rows
+        pulse = kernels.identity()
         if timeline.efficiency is not None:
             states = states.invert(timeline.efficiency)
         elif timeline.flip is not None:
-            flip = now["flip"] * group["b1"] if "b1" in group else now["flip"]
-            lanes = jnp.broadcast_to(flip, group["r1"].shape)[None]
-            rows = jax.lax.optimization_barrier(pdg.rotation(lanes, now["phase"]).rows)
+            shape = None if timeline.shape is None or not shapes else shapes[timeline.shape]
+            pulse = jax.lax.optimization_barrier(pulse_of(now["flip"], now["phase"], shape, group))
 
         def read(run, of):
-            *chosen, own_k, own_tau = (taken(x, of["row"]) for x in (*states, k, tau))
-            signal = pdg.read(ComplexStates(*chosen), of["sign"], rows)
-            dephased = of["sign"][:, None] * own_k, of["sign"] * own_tau
+            signal = pdg.read(states, of["row"], of["sign"], pulse)
+            dephased = of["sign"][:, None] * taken(k, of["row"]), of["sign"] * taken(tau, of["row"])
             first = timeline.readouts[run[0]]
             of = {
                 **of,
@@ -114,7 +120,7 @@ def _play_segment(carry, timeline: Timeline, step: Steps, space, group):
         for run, of in zip(runs, now["runs"], strict=True):
             seen = jax.lax.map(lambda one, run=run: read(run, one), of) if len(run) > 1 else read(run, of)[None]
             samples.append(jnp.moveaxis(seen, 1, 0).reshape(seen.shape[1], -1))
-        states = _relaxed(states, k, rows, now, group)
+        states = _relaxed(states, k, pulse, now, group)
         k, tau = pdg.wind(k, tau, now["moment"], now["time"], now["moves"])
         return (pdg.move(states, now["moves"]), k, tau), samples
 
@@ -124,11 +130,23 @@ def _play_segment(carry, timeline: Timeline, step: Steps, space, group):
     return carry, _in_order(samples, runs, timeline)
 
 
-def _relaxed(states: ComplexStates, k, rows, now, group) -> ComplexStates:
+def pulse_of(flip, phase, shape: Waveform | None, group) -> kernels.Operator:
+    """A pulse as every voxel sees it: instantaneous, or with its shape."""
+    if shape is None:
+        angle = flip * group["b1"] if "b1" in group else flip
+        return pdg.rotation(jnp.broadcast_to(angle, group["r1"].shape)[None], phase)
+    b1 = group["b1"][None] if "b1" in group else None
+    omega = 2 * jnp.pi * group["b0"][None] if "b0" in group else None
+    centre, weight = group["position"].T[:, None], ensembles.Factor(jnp.ones(()), jnp.zeros(()))
+    spins = Spins(centre, None, group["r1"][None], group["r2"][None], b1, omega, None, weight)
+    return shaping.operator(shape, flip, phase, spins)
+
+
+def _relaxed(states: ComplexStates, k, pulse: kernels.Operator, now, group) -> ComplexStates:
     """Pulse, relaxation and diffusion of a whole repetition."""
     time = now["time"]
     e1, e2 = jnp.exp(-time * group["r1"])[None], jnp.exp(-time * group["r2"])[None]
-    operator = kernels.scaled(kernels.Operator(rows), e2, e1, -jnp.expm1(-time * group["r1"])[None])
+    operator = kernels.scaled(pulse, e2, e1, -jnp.expm1(-time * group["r1"])[None])
     operator = jax.lax.optimization_barrier(operator)
     mixed = states.mix(operator.rows)
     if "diffusivity" in group:

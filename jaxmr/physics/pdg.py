@@ -79,9 +79,13 @@ def wind(k: Float[Array, "S 3"], tau: Float[Array, "S"], moment, time, moves: Mo
     )
 
 
-def read(states: ComplexStates, sign: Float[Array, "R"], rows: tuple) -> tuple[Rows, Rows]:
-    """F(k) (`sign` 1) or F(-k) (-1) after the pulse of `rows`: real and imaginary part."""
-    pr, pi, mr, mi = states.mix(rows)._circular()
+def read(states: ComplexStates, row, sign: Float[Array, "R"], pulse: Operator) -> tuple[Rows, Rows]:
+    """F(k) (`sign` 1) or F(-k) (-1) after a pulse of the states `row`: real and imaginary part."""
+    after = ComplexStates(*(taken(part, row) for part in states)).mix(pulse.rows)
+    if pulse.offset is not None:
+        x, y, _ = (jnp.where((row == 0)[:, None], part, 0) for part in pulse.offset)
+        after = after._replace(x_re=after.x_re + x, y_re=after.y_re + y)
+    pr, pi, mr, mi = after._circular()
     forward = (sign > 0)[:, None]
     return jnp.where(forward, pr, mr), jnp.where(forward, pi, -mi)
 

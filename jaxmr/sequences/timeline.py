@@ -34,13 +34,15 @@ class Readout(NamedTuple):
 class Timeline(NamedTuple):
     """One segment.
 
-    flip, phase (n,), None without a pulse; a quarter turn in quadrature is part of the phase. efficiency: of an
+    flip, phase (n,), None without a pulse; a quarter turn in quadrature is part of the phase. shape: which
+    of the sequence's shapes is played. efficiency: of an
     inversion, None without one. time (n,), moment (n, 3): of the whole repetition. spread: for diffusion, the
     moments m(t) of the repetition as `(integral of m dt (n, 3), integral of m^2 dt (n,))`.
     """
 
     flip: Any
     phase: Any
+    shape: int | None
     efficiency: Any
     time: Any
     moment: Any
@@ -58,11 +60,11 @@ def timelines(sequence: Sequence, xp: ModuleType) -> list[Timeline]:
 
 def _timeline(segment: Segment, xp: ModuleType) -> Timeline:
     n, pulse = segment.repetitions, segment.pulse
-    flip = phase = efficiency = None
+    flip = phase = shape = efficiency = None
     if isinstance(pulse, Pulse):
         flip = xp.broadcast_to(pulse.flip, (n,))
         phase = xp.zeros_like(flip) if pulse.phase is None else xp.broadcast_to(pulse.phase, (n,))
-        phase = phase + xp.pi / 2 if pulse.quadrature else phase
+        phase, shape = phase + xp.pi / 2 if pulse.quadrature else phase, pulse.shape
     elif isinstance(pulse, Inversion):
         efficiency = 1.0 if pulse.efficiency is None else pulse.efficiency
     durations = _columns([event.duration for event in segment.events], n, xp)
@@ -78,7 +80,7 @@ def _timeline(segment: Segment, xp: ModuleType) -> Timeline:
             steps = event.duration / event.samples, change / event.samples
             readouts.append(Readout(*start, *steps, event.path, event.receiver_phase, event.samples))
     spread = first[:, -1], second[:, -1]
-    return Timeline(flip, phase, efficiency, times[:, -1], moments[:, -1], spread, tuple(readouts), n)
+    return Timeline(flip, phase, shape, efficiency, times[:, -1], moments[:, -1], spread, tuple(readouts), n)
 
 
 def _columns(values: list, n: int, xp: ModuleType, *rest: int) -> Any:
