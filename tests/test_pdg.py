@@ -186,9 +186,11 @@ def test_gradients_are_those_of_differences(name):
 def test_forward_mode_and_hessians_exist():
     place, sequence = phantom(), SCANS["gre"]
     model = mr.PDG(tolerance=1e-2).planned(sequence, place)
-    energy = lambda t2: jnp.sum(
-        jnp.abs(mr.simulate(sequence, eqx.tree_at(lambda p: p.tissue.t2, place, t2), model)) ** 2
-    )  # noqa: E731
+
+    def energy(t2):
+        changed = eqx.tree_at(lambda p: p.tissue.t2, place, t2)
+        return jnp.sum(jnp.abs(mr.simulate(sequence, changed, model)) ** 2)
+
     t2 = place.tissue.t2
     assert relative(jax.jacfwd(energy)(t2), jax.grad(energy)(t2)) < 1e-12
     hessian = jax.hessian(energy)(t2)
@@ -278,3 +280,18 @@ def test_finite_pulses_agree_with_isochromats():
     found = mr.simulate(sequence, place, mr.PDG(tolerance=1e-4, pulses="finite", n_z=8))
     assert relative(found, expected) < 1e-3
     assert relative(mr.simulate(sequence, place, mr.PDG(tolerance=1e-4)), expected) > 0.3
+
+
+def test_a_plan_says_when_to_plan_again():
+    """Planned for small flips and short T2, played with others: the error it then has, within a factor of three."""
+    place = phantom("sinc", m0=[1.0, 1.0, 1.0])
+    short = eqx.tree_at(lambda p: p.tissue.t2, place, place.tissue.t2 / 8)
+    sequence = SCANS["gre"]
+    segments = tuple(eqx.tree_at(lambda s: s.pulse.flip, s, s.pulse.flip / 5) for s in sequence.segments)
+    gentle = dataclasses.replace(sequence, segments=segments)
+    model = mr.PDG(tolerance=1e-2).planned(gentle, short)
+    assert model.error_at(gentle, short) < 2e-2
+    error = relative(mr.simulate(sequence, place, model), mr.simulate(sequence, place, mr.PDG(tolerance=1e-8)))
+    assert error > 3e-2
+    assert error / 3 < model.error_at(sequence, place) < 3 * error
+    assert mr.PDG(tolerance=1e-2).planned(sequence, place).error_at(sequence, place) < 2e-2

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxmr.core import batch
 from jaxmr.core.types import Array, Complex, Float
-from jaxmr.models import graph, pruning
+from jaxmr.models import graph, imaging, pruning
 from jaxmr.models.imaging import ImagingModel
 from jaxmr.models.pdg_playing import Steps, grouped, play, pulse_of
 from jaxmr.objects.phantom import Phantom
@@ -82,6 +82,17 @@ class PDG(ImagingModel):
 
         return jnp.sum(batch.over_groups(jax.checkpoint(of), shared, groups, devices), axis=0)
 
+    def error_at(self, sequence: Sequence, phantom: Phantom) -> float:
+        """What this plan's states miss now, in a few voxels: beyond the tolerance it is time to plan again.
+
+        For optimisers, whose numbers have moved since the plan was made. Against a plan made for these numbers, ten
+        times finer; concrete values only.
+        """
+        pilots = _voxels(phantom, _chosen(phantom))
+        finer = PDG(self.tolerance / 10, self.pulses, self.n_z).planned(sequence, pilots)
+        ours, truth = (imaging.kspace(sequence, pilots, model) for model in (self, finer))
+        return float(jnp.linalg.norm(ours - truth) / jnp.linalg.norm(truth))
+
     def _played(self, sequence: Sequence, phantom: Phantom) -> tuple[Sequence, Phantom]:
         """Sequence and phantom as the pulses ask for them: without shapes, or in sub-slices."""
         if self.pulses == "finite":
@@ -117,18 +128,31 @@ def _plan(sequence: Sequence, phantom: Phantom, tolerance: float) -> tuple[tuple
 
 def _pilots(sequence: Sequence, phantom: Phantom) -> graph.Pilots:
     tissue = jax.tree.map(lambda leaf: np.asarray(leaf), phantom.tissue)
-    n = phantom.tissue.shape[0]
+    n, chosen = phantom.tissue.shape[0], _chosen(phantom)
     b1 = np.ones(n) if tissue.b1 is None else np.asarray(tissue.b1, float)
     b1 = b1 if not sequence.shapes else np.asarray(_turned(sequence, phantom), float)
     t1, t2 = np.asarray(tissue.t1, float), np.asarray(tissue.t2, float)
-    ends = [end(values) for values in (t1, t2, b1) for end in (np.argmin, np.argmax)]
-    drawn = np.random.default_rng(0).permutation(n)[:N_PILOTS]
-    chosen = np.unique(np.concatenate([ends, drawn]))
     one = lambda leaf, default: np.full(len(chosen), default) if leaf is None else np.asarray(leaf, float)[chosen]  # noqa: E731
     weight = np.ones(len(chosen)) if tissue.m0 is None else np.abs(np.asarray(tissue.m0)[chosen])
     return graph.Pilots(
         t1[chosen], t2[chosen], one(tissue.t2_prime, np.inf), one(tissue.diffusivity, 0.0), b1[chosen], weight
     )
+
+
+def _chosen(phantom: Phantom) -> np.ndarray:
+    """Indices of the pilots."""
+    tissue, n = phantom.tissue, phantom.tissue.shape[0]
+    extremes = [np.asarray(leaf) for leaf in (tissue.t1, tissue.t2, tissue.b1) if leaf is not None]
+    ends = [end(values) for values in extremes for end in (np.argmin, np.argmax)]
+    drawn = np.random.default_rng(0).permutation(n)[:N_PILOTS]
+    return np.unique(np.concatenate([ends, drawn]))
+
+
+def _voxels(phantom: Phantom, chosen: np.ndarray) -> Phantom:
+    """Some voxels of a phantom, alone."""
+    coils = None if phantom.coils is None else phantom.coils[:, chosen]
+    place = phantom.position[chosen], phantom.voxel_size
+    return Phantom(phantom.tissue[chosen], *place, coils, voxel_shape=phantom.voxel_shape)
 
 
 @jax.jit
