@@ -210,16 +210,16 @@ def _samples(signal, k, tau, readout: Readout, of, ahead: bool, space, group) ->
     separable = "diffusivity" not in group and ("r2_prime" not in group or ahead)
     if separable and "r2_prime" in group:
         decay, rate = decay + tau[:, None] * group["r2_prime"][None], rate + group["r2_prime"]
-    signal = pdg.times(signal, pdg.exponential(jnp.broadcast_to(-decay, turned.shape), turned))
+    signal = ensembles.times(signal, pdg.exponential(-decay, turned))
     weight = group["weight"].T
-    weight = (weight.real, weight.imag) if jnp.iscomplexobj(weight) else (weight, None)
+    weight = ensembles.Factor(weight.real, weight.imag)
     shapes = pdg.shape_factor(k[:, None] + path[None], space[0], space[1], jnp)
     if separable and readout.path is None:
         signal = pdg.weighted(signal, weight)
         turn = jnp.matmul(step_moment, position, precision="highest")
         if "b0" in group:
             turn = turn + 2 * jnp.pi * step_time * group["b0"]
-        re, im = pdg.projected(signal, *pdg.exponentials(-step_time * rate, turn, n), n)
+        seen = pdg.projected(signal, *pdg.exponentials(-step_time * rate, turn, n), n)
     else:
         turn = jnp.matmul(path, position, precision="highest")
         if "b0" in group:
@@ -228,10 +228,9 @@ def _samples(signal, k, tau, readout: Readout, of, ahead: bool, space, group) ->
         damping = None
         if not separable:
             damping = _damping(k, tau, times, path, (start_time, start_moment, start_spread), group)
-        re, im = pdg.summed(signal, wave, damping, weight)
-    n_states = k.shape[0]
-    seen = jax.lax.complex(*(jnp.sum(shapes[None] * part.reshape(-1, n_states, n), axis=1) for part in (re, im)))
-    return seen if "receiver" not in of else seen * jnp.exp(-1j * of["receiver"])
+        seen = pdg.summed(signal, wave, damping, weight)
+    total = jax.lax.complex(*(jnp.sum(shapes[None] * part.reshape(-1, k.shape[0], n), axis=1) for part in seen))
+    return total if "receiver" not in of else total * jnp.exp(-1j * of["receiver"])
 
 
 def _damping(k, tau, times, path, start, group):

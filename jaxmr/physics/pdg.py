@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxmr.core.gathering import gather, taken
 from jaxmr.core.types import Array, Float
 from jaxmr.physics import kernels
+from jaxmr.physics.ensembles import Factor, factor, scaled, times
 from jaxmr.physics.kernels import ComplexStates, Operator
 
 Rows = Float[Array, "rows voxels"]
@@ -79,15 +80,15 @@ def wind(k: Float[Array, "S 3"], tau: Float[Array, "S"], moment, time, moves: Mo
     )
 
 
-def read(states: ComplexStates, row, sign: Float[Array, "R"], pulse: Operator) -> tuple[Rows, Rows]:
-    """F(k) (`sign` 1) or F(-k) (-1) after a pulse of the states `row`: real and imaginary part."""
+def read(states: ComplexStates, row, sign: Float[Array, "R"], pulse: Operator) -> Factor:
+    """F(k) (`sign` 1) or F(-k) (-1) after a pulse of the states `row`."""
     after = ComplexStates(*(taken(part, row) for part in states)).mix(pulse.rows)
     if pulse.offset is not None:
         x, y, _ = (jnp.where((row == 0)[:, None], part, 0) for part in pulse.offset)
         after = after._replace(x_re=after.x_re + x, y_re=after.y_re + y)
     pr, pi, mr, mi = after._circular()
     forward = (sign > 0)[:, None]
-    return jnp.where(forward, pr, mr), jnp.where(forward, pi, -mi)
+    return Factor(jnp.where(forward, pr, mr), jnp.where(forward, pi, -mi))
 
 
 def shape_factor(k, voxel_size, voxel_shape: str, xp: ModuleType) -> Any:
@@ -106,7 +107,7 @@ def diffusion(k: Float[Array, "S 3"], time, first, second) -> tuple[Array, Array
     return at_rest + linear + second, at_rest - linear + second, at_rest
 
 
-def exponentials(rate_re, rate_im, samples: int) -> tuple[tuple, tuple]:
+def exponentials(rate_re, rate_im, samples: int) -> tuple[Factor, Factor]:
     """exp(rate j) for j = 1 ... samples as products of two tables, coarse (A, voxels) and fine (B, voxels)."""
     fine = math.ceil(math.sqrt(samples))
     coarse = -(-samples // fine)
@@ -117,49 +118,34 @@ def exponentials(rate_re, rate_im, samples: int) -> tuple[tuple, tuple]:
     return table(1 + fine * jnp.arange(coarse)), table(jnp.arange(fine))
 
 
-def exponential(re, im) -> tuple[Array, Array]:
-    """exp(re + i im) in parts."""
-    size = jnp.exp(re)
-    return size * jnp.cos(im), size * jnp.sin(im)
+def exponential(re, im) -> Factor:
+    """exp(re + i im)."""
+    return scaled(factor(im), jnp.exp(re))
 
 
-def times(a: tuple, b: tuple) -> tuple[Array, Array]:
-    """Product of complex numbers in parts."""
-    return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
-
-
-def weighted(signal: tuple, weight: tuple) -> tuple[Array, Array]:
+def weighted(signal: Factor, weight: Factor) -> Factor:
     """Each row (rows, voxels) times each of the weights (coils, voxels), (coils rows, voxels)."""
-    re, im = (part[None] for part in signal)
-    real = weight[0][:, None]
-    product = (real * re, real * im) if weight[1] is None else times((real, weight[1][:, None]), (re, im))
-    re, im = (part.reshape(-1, part.shape[-1]) for part in product)
-    return re, im
+    both = times(Factor(*(part[None] for part in signal)), Factor(*(part[:, None] for part in weight)))
+    return Factor(*(part.reshape(-1, part.shape[-1]) for part in both))
 
 
-def summed(signal: tuple, wave: tuple, damping, weight: tuple) -> tuple[Array, Array]:
+def summed(signal: Factor, wave: Factor, damping, weight: Factor) -> Factor:
     """Sum over voxels of signal (rows, voxels), wave (samples, voxels), damping and weights: (coils rows, samples)."""
-    re, im = times(tuple(s[:, None] for s in signal), tuple(w[None] for w in wave))
-    if damping is not None:
-        re, im = re * damping, im * damping
-    n = re.shape[-1]
-    left = jnp.concatenate([re.reshape(-1, n), im.reshape(-1, n)])
-    real = jnp.matmul(weight[0], left.T, precision="highest")
-    shape = (-1, re.shape[1])
-    half = left.shape[0] // 2
-    if weight[1] is None:
-        return real[:, :half].reshape(shape), real[:, half:].reshape(shape)
-    imag = jnp.matmul(weight[1], left.T, precision="highest")
-    return (real[:, :half] - imag[:, half:]).reshape(shape), (real[:, half:] + imag[:, :half]).reshape(shape)
+    moving = times(Factor(*(part[:, None] for part in signal)), Factor(*(part[None] for part in wave)))
+    moving = moving if damping is None else scaled(moving, damping)
+    rows, samples, voxels = moving.re.shape
+    left = jnp.concatenate([part.reshape(-1, voxels) for part in moving])
+    real, imag = (jnp.matmul(part, left.T, precision="highest").reshape(-1, 2, rows, samples) for part in weight)
+    re, im = real[:, 0] - imag[:, 1], real[:, 1] + imag[:, 0]
+    return Factor(re.reshape(-1, samples), im.reshape(-1, samples))
 
 
-def projected(signal: tuple, coarse: tuple, fine: tuple, samples: int) -> tuple[Array, Array]:
+def projected(signal: Factor, coarse: Factor, fine: Factor, samples: int) -> Factor:
     """Sum over voxels of `signal` (rows, voxels) times exp(rate j), (rows, samples), as one real matrix product."""
-    n = signal[0].shape[0]
-    re, im = times(tuple(s[:, None] for s in signal), tuple(c[None] for c in coarse))
-    left = jnp.concatenate([re, im]).reshape(-1, re.shape[-1])
-    right = jnp.concatenate(fine)
-    product = jnp.matmul(left, right.T, precision="highest").reshape(2, n, coarse[0].shape[0], 2, fine[0].shape[0])
-    re = product[0, :, :, 0] - product[1, :, :, 1]
-    im = product[0, :, :, 1] + product[1, :, :, 0]
-    return re.reshape(n, -1)[:, :samples], im.reshape(n, -1)[:, :samples]
+    n = signal.re.shape[0]
+    moving = times(Factor(*(part[:, None] for part in signal)), Factor(*(part[None] for part in coarse)))
+    left = jnp.concatenate(moving).reshape(-1, moving.re.shape[-1])
+    product = jnp.matmul(left, jnp.concatenate(fine).T, precision="highest")
+    product = product.reshape(2, n, coarse.re.shape[0], 2, fine.re.shape[0])
+    re, im = product[0, :, :, 0] - product[1, :, :, 1], product[0, :, :, 1] + product[1, :, :, 0]
+    return Factor(re.reshape(n, -1)[:, :samples], im.reshape(n, -1)[:, :samples])
