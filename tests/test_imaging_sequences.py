@@ -80,7 +80,9 @@ def test_other_readouts_follow_their_trajectory(name):
         generator = np.random.default_rng(0)
         wanted = np.cumsum(generator.normal(size=(7, 16, 2)), axis=1) * 20
         lines = mr.sequences.readouts.along_path(wanted, 10 * us)
-    sequence = mr.sequences.fisp(np.full(7, 0.1), 10 * ms, 4 * ms, readout=lines)
+    # Two pulses prepare, with phases and times of their own.
+    times, phase = np.linspace(9, 11, 9) * ms, np.linspace(0, 1, 9)
+    sequence = mr.sequences.fisp(np.full(9, 0.1), times, 4 * ms, phase=phase, readout=lines)
     k = np.asarray(mr.sequences.trajectory(sequence)).reshape(7, 16, 3)
     assert relative(k[..., :2], wanted) < 1e-12
     image = l_shape()

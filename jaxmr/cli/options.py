@@ -2,6 +2,8 @@
 
 import contextlib
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +40,14 @@ class Scan(NamedTuple):
     def constant(self) -> bool:
         """Whether TR and TE are constant, so that off-resonance is only a phase of the voxel."""
         return self.tr.ndim == self.te.ndim == 0
+
+
+@contextlib.contextmanager
+def timed(seconds: dict[str, float], step: str) -> Iterator[None]:
+    """Note how long the block takes."""
+    started = time.perf_counter()
+    yield
+    seconds[step] = time.perf_counter() - started
 
 
 def use_cores() -> None:
@@ -148,14 +158,17 @@ def describe_axes(axes: dict[str, np.ndarray]) -> str:
     )
 
 
-def phantom(what: str | None, seed: int = 0) -> tuple[Phantom, str]:
-    """The phantom that `--phantom` names and what to call it; without a name the brain, if it is installed."""
+def phantom(what: str | None, seed: int = 0, **size: int) -> tuple[Phantom, str]:
+    """The phantom that `--phantom` names and what to call it; without a name the brain, if it is installed.
+
+    size: `matrix` of those that are not read from files, if not their own.
+    """
     if what == "procedural":
-        return objects.procedural(seed=seed), "procedural brain"
+        return objects.procedural(seed=seed, **size), "procedural brain"
     if what not in (None, "brain"):
         return objects.load(what), what
     try:
-        return objects.brain(), "brain (ICBM 152)"
+        return objects.brain(**size), "brain (ICBM 152)"
     except ImportError:
         if what is not None:
             raise
@@ -163,7 +176,7 @@ def phantom(what: str | None, seed: int = 0) -> tuple[Phantom, str]:
             "jaxmr: nilearn is missing, so an invented brain stands in; the real one: uv sync --extra brain",
             file=sys.stderr,
         )
-        return objects.procedural(seed=seed), "procedural brain (nilearn is missing)"
+        return objects.procedural(seed=seed, **size), "procedural brain (nilearn is missing)"
 
 
 def read_dictionary(path: str) -> tuple[Dictionary | Store, dict[str, Any]]:

@@ -7,6 +7,7 @@ is imported here, so that help comes at once.
 import argparse
 import re
 import sys
+from typing import NamedTuple
 
 DEFAULT_GRID = ("t1=300:5500:38", "t2=30:2500:40", "b1=0.76:1.24:17")
 """ms and relative: from cartilage and fat to CSF, T2 <= T1, and the transmit field of a head at 3 T."""
@@ -14,6 +15,29 @@ TR, TE, INVERSION_TIME = 12.0, 3.0, 20.0
 """Timing of the built-in scan, ms."""
 PULSE = 1e-3, 3.0, 5e-3
 """The Gaussian pulse of EPG-Bloch: duration (s), time-bandwidth product, thickness (m)."""
+
+
+class Usual(NamedTuple):
+    """What a sequence of `scan` takes unless told otherwise, degrees and ms; None: it has no such number."""
+
+    matrix: tuple[int, ...]
+    flip: float
+    tr: float | None
+    te: float
+    dummies: int
+    inversion_time: float | None = None
+
+
+PROTOCOLS = {
+    "gre": Usual((96, 96), 60, 100, 5, 80),
+    "bssfp": Usual((64, 64), 40, 5, 2.5, 60),
+    "tse": Usual((96, 96), 150, 4000, 90, 1),
+    "epi": Usual((64, 64), 90, None, 35, 0),
+    "mprage": Usual((16, 64, 64), 9, 2000, 3, 1, 900),
+    "radial": Usual((96, 96), 60, 100, 5, 80),
+    "spiral": Usual((96, 96), 60, 100, 2, 80),
+}
+"""The scans of a brain at 3 T."""
 
 _COMMANDS = {
     "fingerprint": (
@@ -32,6 +56,12 @@ _COMMANDS = {
     "simulate": (
         "simulate the signals of tissues or of a phantom",
         "jaxmr simulate --t1 838,1607 --t2 71,76 --out signals.csv\n  jaxmr simulate --phantom maps/ --out signals.npz",
+    ),
+    "scan": (
+        "scan a brain: raw data and an image of a gradient echo, spin echo, EPI, MPRAGE, radial or spiral sequence",
+        "jaxmr scan --out out/\n"
+        "  jaxmr scan --sequence tse --matrix 128 --te 100 --coils 8 --snr 30 --out out/\n"
+        "  jaxmr scan --sequence epi --phantom maps/ --model isochromats --out out/",
     ),
     "info": ("print versions and devices, or what a dictionary holds", "jaxmr info\n  jaxmr info dictionary.h5"),
 }
@@ -62,6 +92,7 @@ def command_line() -> Parser:
     _dictionary(found["dictionary"])
     _match(found["match"])
     _simulate(found["simulate"])
+    _imaging(found["scan"])
     _info(found["info"])
     return main
 
@@ -135,6 +166,61 @@ def _simulate(command: Parser) -> None:
         "--phantom", metavar="WHAT", help="brain, procedural, or a file or folder: signals of all its voxels (.npz)"
     )
     _progress(command)
+
+
+def _imaging(command: Parser) -> None:
+    _out(command, "FOLDER", "folder for raw data (ISMRMRD), image (NIfTI), figure and summary")
+    command.add_argument("--sequence", choices=tuple(PROTOCOLS), default="gre", help="(default gre)")
+    command.add_argument(
+        "--phantom",
+        metavar="WHAT",
+        help="brain (default, as fine as the image; the extra `brain` provides it), procedural, or a file or folder "
+        "of maps, as for jaxmr fingerprint; of a volume the middle slice, all of it for mprage",
+    )
+    group = command.add_argument_group(
+        "protocol", "Left out: " + "; ".join(f"{name} {_told(usual)}" for name, usual in PROTOCOLS.items()) + "."
+    )
+    group.add_argument(
+        "--matrix", metavar="N", type=sizes, help="voxels of the image: 64, or rows x columns 64x80, mprage 16x64x64"
+    )
+    group.add_argument(
+        "--fov", metavar="MM", type=numbers, help="field of view: one number, or x,y or x,y,z (default the phantom)"
+    )
+    group.add_argument("--flip", metavar="DEGREES", type=float, help="flip angle; of tse, of the refocusing pulses")
+    group.add_argument("--tr", metavar="MS", type=float, help="repetition time; of tse and mprage from shot to shot")
+    group.add_argument("--te", metavar="MS", type=float, help="echo time; of tse and epi at the centre of k-space")
+    group.add_argument(
+        "--inversion-time", metavar="MS", type=float, help="of mprage, to the line at the centre of k-space"
+    )
+    group.add_argument("--dummies", metavar="N", type=int, help="repetitions or shots before the first line")
+    group.add_argument(
+        "--coils", metavar="N", type=int, default=1, help="receive loops around the head; 1 (default) is uniform"
+    )
+    group.add_argument(
+        "--snr", type=float, help="add noise: the image's root mean square over the tissue, divided by the standard "
+        "deviation of the noise of each of the real and the imaginary part (of each coil)",
+    )  # fmt: skip
+    command.add_argument("--seed", type=int, default=0, help="of the noise and of the procedural phantom (default 0)")
+    model = command.add_argument_group("model")
+    model.add_argument(
+        "--model",
+        choices=("pdg", "isochromats"),
+        default="pdg",
+        help="pdg (default): phase distribution graph, exact up to the tolerance; isochromats: spin by spin",
+    )
+    model.add_argument(
+        "--tolerance", type=float, default=1e-3, help="of pdg: error of k-space, relative to its norm (default 1e-3)"
+    )
+    model.add_argument("--isochromats", metavar="N", type=int, default=64, help="in each voxel (default 64)")
+    _progress(command)
+
+
+def _told(usual: Usual) -> str:
+    """`96x96, flip 25, TR 20, TE 5, 50 dummies`."""
+    times = {"TR": usual.tr, "TE": usual.te, "TI": usual.inversion_time}
+    told = [f"{name} {time:g}" for name, time in times.items() if time is not None]
+    dummies = [f"{usual.dummies} dummies"] if usual.dummies > 1 else []
+    return ", ".join(["x".join(map(str, usual.matrix)), f"flip {usual.flip:g}", *told, *dummies])
 
 
 def _out(command: Parser, metavar: str, text: str) -> None:
@@ -212,6 +298,11 @@ def _progress(command: Parser) -> None:
 def numbers(text: str) -> list[float]:
     """Numbers separated by commas."""
     return [float(word) for word in text.split(",")]
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """Numbers of voxels, of `64` or `64x80`."""
+    return tuple(int(word) for word in text.split("x"))
 
 
 def size(text: str) -> float:

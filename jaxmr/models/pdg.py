@@ -77,8 +77,7 @@ class PDG(ImagingModel):
 
         def of(shared, group):
             sequence, steps, size = shared
-            played = timelines(sequence, jnp)
-            return play(played, steps, sequence, (size, phantom.voxel_shape), group, self.n_states)
+            return play(sequence, steps, (size, phantom.voxel_shape), group, self.n_states)
 
         return jnp.sum(batch.over_groups(jax.checkpoint(of), shared, groups, devices), axis=0)
 
@@ -122,7 +121,10 @@ def _plan(sequence: Sequence, phantom: Phantom, tolerance: float) -> tuple[tuple
     layers = graph.explore(laid_out, pilots, space, initial, FLOOR * tolerance)
     chosen = pruning.select(layers, laid_out, pilots, tolerance)
     n_states = -(-max(int(kept.sum()) for kept in chosen.states) // 4) * 4
-    steps = tuple(_steps(number, laid_out, layers, chosen, n_states) for number in range(len(laid_out)))
+    # As wide in all segments, so that those that are alike stay so.
+    width = max((int(mask.sum()) for readings in chosen.readings for mask in readings), default=1)
+    depth = max(int(np.bincount(to).max()) for layer in layers for to, _ in layer.links if to.size)
+    steps = tuple(_steps(number, laid_out, layers, chosen, (n_states, width, depth)) for number in range(len(laid_out)))
     return steps, n_states, chosen.error
 
 
@@ -177,8 +179,9 @@ def _space(phantom: Phantom, tolerance: float) -> graph.Space:
     return graph.Space(np.append(phase / reach, phase / fastest), size, phantom.voxel_shape)
 
 
-def _steps(number: int, laid_out, layers, chosen: pruning.Selection, n_states: int) -> Steps:
-    """The arrays of one segment."""
+def _steps(number: int, laid_out, layers, chosen: pruning.Selection, sizes: tuple[int, int, int]) -> Steps:
+    """The arrays of one segment; `sizes`: states, states read at a time, states that add up to one."""
+    n_states, width, depth = sizes
     own = [i for i, layer in enumerate(layers) if layer.segment == number]
     moves = [
         _moves(
@@ -189,9 +192,8 @@ def _steps(number: int, laid_out, layers, chosen: pruning.Selection, n_states: i
         )
         for i in own
     ]
-    stacked = jax.tree.map(lambda *parts: _stack(parts, n_states), *moves)
+    stacked = jax.tree.map(lambda *parts: _stack(parts, n_states, depth), *moves)
     rows, signs, ahead = [], [], []
-    width = max((int(mask.sum()) for i in own for mask in chosen.readings[i]), default=0) or 1
     for readout in range(len(laid_out[number].readouts)):
         found = [_readings(chosen.readings[i][readout], chosen.states[i]) for i in own]
         rows.append(np.array([np.pad(row, (0, width - len(row)), constant_values=n_states) for row, _ in found]))
@@ -206,12 +208,11 @@ def _steps(number: int, laid_out, layers, chosen: pruning.Selection, n_states: i
     return Steps(stacked, as_arrays(rows, jnp.int32), as_arrays(signs, float), tuple(ahead))
 
 
-def _stack(parts: tuple[np.ndarray, ...], fill: int) -> Array:
+def _stack(parts: tuple[np.ndarray, ...], fill: int, depth: int) -> Array:
     """Arrays of one kind of all repetitions, index arrays made equally deep."""
     if parts[0].ndim == 1:
         whole = np.array(parts)
         return jnp.asarray(whole, jnp.int32 if whole.dtype.kind == "i" else float)
-    depth = max(len(part) for part in parts)
     filled = [np.pad(part, ((0, depth - len(part)), (0, 0)), constant_values=fill) for part in parts]
     return jnp.asarray(np.array(filled), jnp.int32)
 

@@ -17,7 +17,7 @@ from jaxmr.physics import ensembles, kernels, pdg
 from jaxmr.physics.kernels import ComplexStates
 from jaxmr.physics.rf import Waveform
 from jaxmr.sequences.sequence import Sequence
-from jaxmr.sequences.timeline import Readout, Timeline
+from jaxmr.sequences.timeline import Readout, Timeline, periods, timeline
 
 VOXELS = 512
 """Voxels of a group on a CPU (measured: fewer cost gradients more calls, more leave its cache)."""
@@ -58,9 +58,8 @@ def grouped(phantom: Phantom, n_devices: int) -> dict[str, Any]:
 
 
 def play(
-    played: list[Timeline],
-    steps: tuple[Steps, ...],
     sequence: Sequence,
+    steps: tuple[Steps, ...],
     space: tuple[Array, str],
     group: dict[str, Any],
     n_states: int,
@@ -75,40 +74,56 @@ def play(
     mx, my, mz = (0.0, 0.0, 1.0) if initial is None else initial
     states = ComplexStates(zero.at[0].set(mx), zero.at[0].set(my), zero.at[0].set(mz), zero, zero, zero)
     carry = (states, jnp.zeros((n_states, 3), dtype), jnp.zeros(n_states, dtype))
-    samples = []
-    for timeline, step in zip(played, steps, strict=True):
-        carry, seen = _play_segment(carry, timeline, step, sequence.shapes, space, group)
-        if seen:
-            samples.append(jnp.moveaxis(jnp.concatenate(seen, axis=-1), 1, 0).reshape(seen[0].shape[1], -1))
+
+    def period(carry, parts):
+        taken = []
+        for segment, step in parts:
+            carry, seen = _play_segment(carry, timeline(segment, jnp), step, sequence.shapes, space, group)
+            if seen:
+                taken.append(jnp.moveaxis(jnp.concatenate(seen, axis=-1), 1, 0).reshape(seen[0].shape[1], -1))
+        return carry, jnp.concatenate(taken, axis=-1) if taken else None
+
+    samples, parts = [], list(zip(sequence.segments, steps, strict=True))
+    for start, length, count in periods(parts):
+        chosen = parts[start : start + length * count]
+        if count == 1:
+            carry, taken = period(carry, chosen)
+        else:
+            # Shots after one another are compiled once.
+            alike = [jax.tree.map(lambda *leaves: jnp.stack(leaves), *chosen[i::length]) for i in range(length)]
+            carry, taken = jax.lax.scan(period, carry, alike)
+            taken = None if taken is None else jnp.moveaxis(taken, 0, 1).reshape(taken.shape[1], -1)
+        if taken is not None:
+            samples.append(taken)
     return jnp.concatenate(samples, axis=-1)
 
 
-def _play_segment(carry, timeline: Timeline, step: Steps, shapes: tuple[Waveform, ...], space, group):
+def _play_segment(carry, played: Timeline, step: Steps, shapes: tuple[Waveform, ...], space, group):
     """All repetitions of one segment: the carry after it, and of each readout the samples (n, coils, samples)."""
-    runs = _runs(timeline, step)
+    runs = _runs(played, step)
     each = {
-        "flip": timeline.flip,
-        "phase": timeline.phase,
-        "time": timeline.time,
-        "moment": timeline.moment,
-        "spread": timeline.spread,
-        "runs": [_each(timeline, step, run) for run in runs],
+        "flip": played.flip,
+        "phase": played.phase,
+        "time": played.time,
+        "moment": played.moment,
+        "spread": played.spread,
+        "runs": [_each(played, step, run) for run in runs],
         "moves": step.moves,
     }
 
     def repetition(carry, now):
         states, k, tau = carry
         pulse = kernels.identity()
-        if timeline.efficiency is not None:
-            states = states.invert(timeline.efficiency)
-        elif timeline.flip is not None:
-            shape = None if timeline.shape is None or not shapes else shapes[timeline.shape]
+        if played.efficiency is not None:
+            states = states.invert(played.efficiency)
+        elif played.flip is not None:
+            shape = None if played.shape is None or not shapes else shapes[played.shape]
             pulse = jax.lax.optimization_barrier(pulse_of(now["flip"], now["phase"], shape, group))
 
         def read(run, of):
             signal = pdg.read(states, of["row"], of["sign"], pulse)
             dephased = of["sign"][:, None] * taken(k, of["row"]), of["sign"] * taken(tau, of["row"])
-            first = timeline.readouts[run[0]]
+            first = played.readouts[run[0]]
             of = {
                 **of,
                 "path": of.get("path", first.path),
@@ -126,8 +141,8 @@ def _play_segment(carry, timeline: Timeline, step: Steps, shapes: tuple[Waveform
 
     # Reverse mode keeps the states of each repetition and computes the rest again: memory is what it waits for.
     kept = jax.checkpoint(repetition, prevent_cse=False)
-    carry, samples = jax.lax.scan(kept, carry, each, length=timeline.repetitions)
-    return carry, _in_order(samples, runs, timeline)
+    carry, samples = jax.lax.scan(kept, carry, each, length=played.repetitions)
+    return carry, _in_order(samples, runs, played)
 
 
 def pulse_of(flip, phase, shape: Waveform | None, group) -> kernels.Operator:
@@ -155,29 +170,29 @@ def _relaxed(states: ComplexStates, k, pulse: kernels.Operator, now, group) -> C
     return mixed.add(operator.offset)
 
 
-def _runs(timeline: Timeline, step: Steps) -> list[list[int]]:
+def _runs(played: Timeline, step: Steps) -> list[list[int]]:
     """Readouts that differ in numbers only: they are compiled once."""
     runs: dict[Any, list[int]] = {}
-    for i, (readout, ahead) in enumerate(zip(timeline.readouts, step.ahead, strict=True)):
+    for i, (readout, ahead) in enumerate(zip(played.readouts, step.ahead, strict=True)):
         kind = (readout.samples, readout.path is None, readout.receiver is None, ahead)
         runs.setdefault(kind, []).append(i)
     return list(runs.values())
 
 
-def _in_order(samples: list, runs: list[list[int]], timeline: Timeline) -> list:
+def _in_order(samples: list, runs: list[list[int]], played: Timeline) -> list:
     """Samples (n, coils, samples) of runs as they were taken."""
     if len(runs) < 2:
         return samples
-    starts = np.cumsum([0, *(readout.samples for readout in timeline.readouts)])
+    starts = np.cumsum([0, *(readout.samples for readout in played.readouts)])
     places = [np.arange(starts[i], starts[i + 1]) for run in runs for i in run]
     return [jnp.concatenate(samples, axis=-1)[..., np.argsort(np.concatenate(places))]]
 
 
-def _each(timeline: Timeline, step: Steps, run: list[int]) -> dict[str, Any]:
+def _each(played: Timeline, step: Steps, run: list[int]) -> dict[str, Any]:
     """What differs between the repetitions of a segment and the readouts of a run: leaves (n, ...) or (n, run, ...)."""
-    n, found = timeline.repetitions, []
+    n, found = played.repetitions, []
     for i in run:
-        readout = timeline.readouts[i]
+        readout = played.readouts[i]
         one: dict[str, Any] = {"row": step.rows[i], "sign": step.signs[i]}
         one["start"] = (readout.start_time, readout.start_moment, readout.start_spread)
         if readout.receiver is not None:

@@ -108,7 +108,8 @@ def fisp(
         )
         return Sequence((*before, Segment(Pulse(train, rf_phase, index), events, train.shape[0])), shapes)
     pulses = Pulse(train, rf_phase, index)
-    events = (*_line(readout, times["te"], rest, rf_phase), Event(jnp.zeros(()), moment=spoiling, order=1))
+    played = _last(train.shape[0], readout.n_lines, times["te"], rest, rf_phase)
+    events = (*_line(readout, *played), Event(jnp.zeros(()), moment=spoiling, order=1))
     idle = (Event(times["tr"], moment=spoiling, order=1),)
     return Sequence((*before, *_prepared(pulses, events, idle, readout.n_lines)), shapes)
 
@@ -124,29 +125,21 @@ def _line(readout: Readout, te: Train, rest: Train, receiver_phase: Train | None
     return readout.prephaser(first), readout.sampling(receiver_phase), readout.rewinder(last)
 
 
-def _prepared(pulses: Pulse, events, idle, n_lines: int) -> tuple[Segment, ...]:
-    """A train of which the last `n_lines` repetitions play `events`, those before them `idle`."""
+def _prepared(pulses: Pulse, line: tuple[Event, ...], idle: tuple[Event, ...], n_lines: int) -> tuple[Segment, ...]:
+    """A train of which the last `n_lines` repetitions play `line`, those before them `idle`."""
     n = pulses.flip.shape[0]
+    if n_lines == n:
+        return (Segment(pulses, line, n),)
+    first, last = slice(0, n - n_lines), slice(n - n_lines, n)
+    part = lambda tree, chosen: jax.tree.map(lambda leaf: leaf[chosen] if leaf.shape == (n,) else leaf, tree)  # noqa: E731
+    return Segment(part(pulses, first), part(idle, first), n - n_lines), Segment(part(pulses, last), line, n_lines)
+
+
+def _last(n: int, n_lines: int, *trains: Train | None) -> list[Any]:
+    """What of each train, one number or `n`, belongs to the last `n_lines` pulses."""
     if n_lines > n:
         raise ValueError(f"readout has {n_lines} lines, but the train only {n} pulses; give one flip for each line")
-    if n_lines == n:
-        return (Segment(pulses, events, n),)
-
-    def part(tree, chosen):
-        return jax.tree.map(lambda leaf: leaf[chosen] if leaf.ndim and leaf.shape[0] == n else leaf, tree)
-
-    first, last = slice(0, n - n_lines), slice(n - n_lines, n)
-    timed = tuple(_timed(event, last, n) for event in events)
-    return (
-        Segment(part(pulses, first), part(idle, first), n - n_lines),
-        Segment(part(pulses, last), timed, n_lines),
-    )
-
-
-def _timed(event: Event, chosen: slice, n: int) -> Event:
-    """The repetitions `chosen` of `n`, of what a train has one number for each pulse; lines are as many already."""
-    cut = lambda train: train if train is None or train.ndim == 0 or train.shape[0] != n else train[chosen]  # noqa: E731
-    return dataclasses.replace(event, duration=cut(event.duration), receiver_phase=cut(event.receiver_phase))
+    return [train if train is None or train.ndim == 0 else train[n - n_lines :] for train in trains]
 
 
 def spgr(flip: Any, tr: Any, te: Any, *, rf_increment: Any = 117 * deg, **fisp_options: Any) -> Sequence:
@@ -192,7 +185,7 @@ def bssfp(
         events = (Event(times["te"], samples=1, receiver_phase=receiver), Event(rest))
         main = (Segment(pulses, events, n),)
     else:
-        line = _line(readout, times["te"], rest, receiver)
+        line = _line(readout, *_last(n, readout.n_lines, times["te"], rest, receiver))
         main = _prepared(pulses, line, (Event(times["tr"]),), readout.n_lines)
     segments = _inversion(inversion_time, None)
     if half_pulse:

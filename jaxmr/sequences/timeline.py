@@ -12,6 +12,9 @@ import numpy as np
 
 from jaxmr.sequences.sequence import Event, Inversion, Pulse, Segment, Sequence
 
+LONGEST = 8
+"""Segments of a period: shots have a preparation, a train and a recovery."""
+
 
 class Readout(NamedTuple):
     """An event that takes samples.
@@ -55,10 +58,33 @@ def timelines(sequence: Sequence, xp: ModuleType) -> list[Timeline]:
     """All segments, computed by `xp`: NumPy in float64 for plans, jax.numpy in a simulation."""
     if xp is np:
         sequence = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), sequence)
-    return [_timeline(segment, xp) for segment in sequence.segments]
+    return [timeline(segment, xp) for segment in sequence.segments]
 
 
-def _timeline(segment: Segment, xp: ModuleType) -> Timeline:
+def periods(parts: list[Any]) -> list[tuple[int, int, int]]:
+    """Runs of `parts` that repeat in structure, (start, length, count) each: what a scan over them compiles once.
+
+    parts: trees, such as segments; they are alike if they differ in numbers only.
+    """
+    kinds = [
+        (jax.tree.structure(part), tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(part))) for part in parts
+    ]
+    found, start = [], 0
+    while start < len(kinds):
+        length, count = 1, 1
+        for candidate in range(1, min(LONGEST, len(kinds) - start) + 1):
+            n = 1
+            while kinds[start : start + candidate] == kinds[start + n * candidate : start + (n + 1) * candidate]:
+                n += 1
+            if n > 1 and n * candidate > length * count:
+                length, count = candidate, n
+        found.append((start, length, count))
+        start += length * count
+    return found
+
+
+def timeline(segment: Segment, xp: ModuleType) -> Timeline:
+    """One segment, computed by `xp`."""
     n, pulse = segment.repetitions, segment.pulse
     flip = phase = shape = efficiency = None
     if isinstance(pulse, Pulse):
