@@ -35,7 +35,7 @@ def scans() -> dict[str, Sequence]:
     lines = mr.sequences.readouts.cartesian(MATRIX, FOV, dwell=100 * us)
     return {
         "gre": mr.sequences.gre(25 * deg, 10 * ms, 4 * ms, dwell=100 * us, n_dummies=3, **encoded),
-        "tse": mr.sequences.rare(jnp.linspace(2.9, 2.0, 4), 8 * ms, 0.3, dwell=100 * us, **encoded),
+        "tse": mr.sequences.rare(jnp.linspace(2.9, 2.0, 8), 8 * ms, 0.3, dwell=100 * us, **encoded),
         "epi": mr.sequences.epi(70 * deg, 30 * ms, dwell=50 * us, inversion_time=0.3, **encoded),
         "bssfp": mr.sequences.bssfp(jnp.full(10, 40 * deg), 5 * ms, readout=lines),
         "radial": mr.sequences.fisp(
@@ -184,7 +184,7 @@ def test_gradients_are_those_of_differences(name):
 
 
 def test_forward_mode_and_hessians_exist():
-    place, sequence = phantom(), SCANS["gre"]
+    place, sequence = phantom(), mr.sequences.fisp(sine_train(6), 12 * ms, 3 * ms)
     model = mr.PDG(tolerance=1e-2).planned(sequence, place)
 
     def energy(t2):
