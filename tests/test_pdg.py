@@ -96,7 +96,7 @@ def test_isochromats_agree_on_reversible_dephasing(name):
     found = mr.simulate(SCANS[name], place, mr.PDG(tolerance=1e-5))
     expected = mr.simulate(SCANS[name], place, mr.Isochromats(per_voxel=(24, 24, 64)))
     assert relative(found, expected) < 4e-3
-    assert relative(mr.simulate(SCANS[name], phantom(), mr.PDG(tolerance=1e-5)), expected) > 1e-2
+    assert relative(mr.simulate(SCANS[name], phantom(), mr.PDG(tolerance=1e-5)), expected) > 6e-3
 
 
 @pytest.mark.skipif(not REFERENCES.exists() and "CI" not in os.environ, reason="needs ../shared/data")
@@ -181,6 +181,31 @@ def test_gradients_are_those_of_differences(name):
         assert abs(float(jnp.sum(slope * direction)) - expected) < 1e-6 * max(
             abs(expected), 1e-2 * float(np.linalg.norm(weight))
         )
+
+
+def test_gradients_hold_where_paths_part():
+    """In one prephaser, and one time, of a train: against differences of graphs that are planned anew."""
+    place, sequence = phantom("point"), SCANS["gre"]
+    model = mr.PDG(tolerance=1e-3).planned(sequence, place)
+
+    def moved(moment, time):
+        *before, train = sequence.segments
+        event = train.events[0]
+        n = event.moment.shape[0]
+        durations = jnp.broadcast_to(event.duration, (n,)).at[3].add(time)
+        event = dataclasses.replace(event, moment=event.moment.at[3, 1].add(moment), duration=durations)
+        train = dataclasses.replace(train, events=(event, *train.events[1:]))
+        return dataclasses.replace(sequence, segments=(*before, train))
+
+    def loss(moment, time, model):
+        return jnp.sum(jnp.abs(mr.simulate(moved(moment, time), place, model)[0, ::7] - 0.3) ** 2)
+
+    found = jax.grad(loss, argnums=(0, 1))(jnp.zeros(()), jnp.zeros(()), model)
+    anew = lambda *values: loss(*values, mr.PDG(tolerance=1e-8).planned(moved(*values), place))  # noqa: E731
+    step = 1e-2, 1e-6
+    for i, slope in enumerate(found):
+        sides = [anew(*(sign * step[i] * (j == i) for j in range(2))) for sign in (1, -1)]
+        assert abs(float(slope) / (float(sides[0] - sides[1]) / (2 * step[i])) - 1) < 1e-2
 
 
 def test_forward_mode_and_hessians_exist():

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmr.core import batch
+from jaxmr.core.checks import cast
 from jaxmr.core.types import Array, Complex, Float
 from jaxmr.models import graph, imaging, pruning
 from jaxmr.models.imaging import ImagingModel
@@ -24,11 +25,11 @@ from jaxmr.sequences.timeline import timelines
 
 N_PILOTS = 12
 """Voxels drawn at random that a plan tries states on, beside the extremes of the phantom."""
+FURTHER = 1.05
+"""How much further a pulse turns the pilots when they are tried again."""
 FLOOR = 0.02
 """States smaller than this times the tolerance are not even looked at."""
 PULSES = ("instantaneous", "finite")
-SIGNS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0))
-"""Of each kind of `graph.Links`: the sign of the old dephasing, and of what is wound, in the new one."""
 
 
 @final
@@ -124,8 +125,16 @@ def _plan(sequence: Sequence, phantom: Phantom, tolerance: float) -> tuple[tuple
     # As wide in all segments, so that those that are alike stay so.
     width = max((int(mask.sum()) for readings in chosen.readings for mask in readings), default=1)
     depth = max(int(np.bincount(to).max()) for layer in layers for to, _ in layer.links if to.size)
-    steps = tuple(_steps(number, laid_out, layers, chosen, (n_states, width, depth)) for number in range(len(laid_out)))
+    sizes = (n_states, width, depth)
+    wound = _wound(cast(sequence, phantom.tissue.t1.dtype))
+    steps = tuple(_steps(number, laid_out, layers, chosen, sizes, wound[number]) for number in range(len(laid_out)))
     return steps, n_states, chosen.error
+
+
+@jax.jit
+def _wound(sequence: Sequence) -> list[tuple[Array, Array]]:
+    """Moment and time of every repetition of each segment."""
+    return [(timeline.moment, timeline.time) for timeline in timelines(sequence, jnp)]
 
 
 def _pilots(sequence: Sequence, phantom: Phantom) -> graph.Pilots:
@@ -136,9 +145,10 @@ def _pilots(sequence: Sequence, phantom: Phantom) -> graph.Pilots:
     t1, t2 = np.asarray(tissue.t1, float), np.asarray(tissue.t2, float)
     one = lambda leaf, default: np.full(len(chosen), default) if leaf is None else np.asarray(leaf, float)[chosen]  # noqa: E731
     weight = np.ones(len(chosen)) if tissue.m0 is None else np.abs(np.asarray(tissue.m0)[chosen])
-    return graph.Pilots(
-        t1[chosen], t2[chosen], one(tissue.t2_prime, np.inf), one(tissue.diffusivity, 0.0), b1[chosen], weight
-    )
+    own = t1[chosen], t2[chosen], one(tissue.t2_prime, np.inf), one(tissue.diffusivity, 0.0), b1[chosen], weight
+    # Each twice, the second time turned further: at 90 degrees states vanish on which the derivative by the flip lives.
+    further = (*own[:4], FURTHER * b1[chosen], weight)
+    return graph.Pilots(*(np.concatenate(pair) for pair in zip(own, further, strict=True)))
 
 
 def _chosen(phantom: Phantom) -> np.ndarray:
@@ -179,8 +189,11 @@ def _space(phantom: Phantom, tolerance: float) -> graph.Space:
     return graph.Space(np.append(phase / reach, phase / fastest), size, phantom.voxel_shape)
 
 
-def _steps(number: int, laid_out, layers, chosen: pruning.Selection, sizes: tuple[int, int, int]) -> Steps:
-    """The arrays of one segment; `sizes`: states, states read at a time, states that add up to one."""
+def _steps(number: int, laid_out, layers, chosen: pruning.Selection, sizes: tuple[int, int, int], wound) -> Steps:
+    """The arrays of one segment; `sizes`: states, states read at a time, states that add up to one.
+
+    wound: moment and time of each repetition, in the arithmetic of the simulation.
+    """
     n_states, width, depth = sizes
     own = [i for i, layer in enumerate(layers) if layer.segment == number]
     moves = [
@@ -193,6 +206,9 @@ def _steps(number: int, laid_out, layers, chosen: pruning.Selection, sizes: tupl
         for i in own
     ]
     stacked = jax.tree.map(lambda *parts: _stack(parts, n_states, depth), *moves)
+    dephased = [np.column_stack([layers[i].k, layers[i].tau])[chosen.states[i]] for i in own]
+    dephased = np.array([np.pad(rows, ((0, n_states - len(rows)), (0, 0))) for rows in dephased])
+    k, tau = jnp.asarray(dephased[..., :3], float), jnp.asarray(dephased[..., 3], float)
     rows, signs, ahead = [], [], []
     for readout in range(len(laid_out[number].readouts)):
         found = [_readings(chosen.readings[i][readout], chosen.states[i]) for i in own]
@@ -205,7 +221,8 @@ def _steps(number: int, laid_out, layers, chosen: pruning.Selection, sizes: tupl
         ]
         ahead.append(bool(np.concatenate(dephased).min(initial=0) > -1e-9))
     as_arrays = lambda parts, dtype: tuple(jnp.asarray(part, dtype) for part in parts)  # noqa: E731
-    return Steps(stacked, as_arrays(rows, jnp.int32), as_arrays(signs, float), tuple(ahead))
+    moment, time = wound
+    return Steps(stacked, k, tau, moment, time, as_arrays(rows, jnp.int32), as_arrays(signs, float), tuple(ahead))
 
 
 def _stack(parts: tuple[np.ndarray, ...], fill: int, depth: int) -> Array:
@@ -220,20 +237,16 @@ def _stack(parts: tuple[np.ndarray, ...], fill: int, depth: int) -> Array:
 def _moves(layer: graph.Layer, kept: np.ndarray, following: np.ndarray, n_states: int) -> pdg.Moves:
     """The moves out of one repetition, between the states that are kept."""
     old, new = np.cumsum(kept) - 1, np.cumsum(following) - 1
-    source, sign, wound = np.full(n_states, n_states), np.ones(n_states), np.zeros(n_states)
     index = []
-    for pairs, signs in zip(layer.links, SIGNS, strict=True):
-        to, start = pairs
+    for to, start in layer.links:
         inside = to < len(following)
         inside[inside] &= following[to[inside]] & kept[start[inside]]
         to, start = new[to[inside]], old[start[inside]]
         target = np.full(n_states, n_states)
         target[start] = to
         index.append(pdg.Link(_table(to, start, n_states), target))
-        free = source[to] == n_states
-        source[to[free]], sign[to[free]], wound[to[free]] = start[free], *signs
     straight, crossed, mirrored, flipped, stored = index
-    return pdg.Moves(straight, crossed, mirrored, flipped, stored, source, sign, wound)
+    return pdg.Moves(straight, crossed, mirrored, flipped, stored)
 
 
 def _table(to: np.ndarray, start: np.ndarray, n_states: int) -> np.ndarray:

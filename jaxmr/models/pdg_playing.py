@@ -13,11 +13,11 @@ from jaxmr.core.types import Array, Complex
 from jaxmr.models import shaping
 from jaxmr.models.spins import Spins
 from jaxmr.objects.phantom import Phantom
-from jaxmr.physics import ensembles, kernels, pdg
+from jaxmr.physics import ensembles, kernels, pdg, registers
 from jaxmr.physics.kernels import ComplexStates
 from jaxmr.physics.rf import Waveform
 from jaxmr.sequences.sequence import Sequence
-from jaxmr.sequences.timeline import Readout, Timeline, periods, timeline
+from jaxmr.sequences.timeline import Readout, Timeline, periods, timeline_of
 
 VOXELS = 512
 """Voxels of a group on a CPU (measured: fewer cost gradients more calls, more leave its cache)."""
@@ -26,10 +26,16 @@ VOXELS = 512
 class Steps(eqx.Module):
     """The graph of one segment: `moves` after each repetition, and the states read by each readout, (n, R).
 
+    k (n, S, 3), tau (n, S): dephasing of the states before each pulse. moment (n, 3), time (n,): of each repetition.
+    All as planned; where the sequence has moved since, F carries the phases that make the difference.
     ahead: of each readout, whether no state that it reads refocuses in time later on.
     """
 
     moves: pdg.Moves
+    k: Any
+    tau: Any
+    moment: Any
+    time: Any
     rows: tuple[Any, ...]
     signs: tuple[Any, ...]
     ahead: tuple[bool, ...] = eqx.field(static=True)
@@ -73,33 +79,32 @@ def play(
     zero = jnp.zeros((n_states, lanes), dtype)
     mx, my, mz = (0.0, 0.0, 1.0) if initial is None else initial
     states = ComplexStates(zero.at[0].set(mx), zero.at[0].set(my), zero.at[0].set(mz), zero, zero, zero)
-    carry = (states, jnp.zeros((n_states, 3), dtype), jnp.zeros(n_states, dtype))
 
-    def period(carry, parts):
+    def period(states, parts):
         taken = []
         for segment, step in parts:
-            carry, seen = _play_segment(carry, timeline(segment, jnp), step, sequence.shapes, space, group)
+            states, seen = _play_segment(states, timeline_of(segment, jnp), step, sequence.shapes, space, group)
             if seen:
                 taken.append(jnp.moveaxis(jnp.concatenate(seen, axis=-1), 1, 0).reshape(seen[0].shape[1], -1))
-        return carry, jnp.concatenate(taken, axis=-1) if taken else None
+        return states, jnp.concatenate(taken, axis=-1) if taken else None
 
     samples, parts = [], list(zip(sequence.segments, steps, strict=True))
     for start, length, count in periods(parts):
         chosen = parts[start : start + length * count]
         if count == 1:
-            carry, taken = period(carry, chosen)
+            states, taken = period(states, chosen)
         else:
             # Shots after one another are compiled once.
             alike = [jax.tree.map(lambda *leaves: jnp.stack(leaves), *chosen[i::length]) for i in range(length)]
-            carry, taken = jax.lax.scan(period, carry, alike)
+            states, taken = jax.lax.scan(period, states, alike)
             taken = None if taken is None else jnp.moveaxis(taken, 0, 1).reshape(taken.shape[1], -1)
         if taken is not None:
             samples.append(taken)
     return jnp.concatenate(samples, axis=-1)
 
 
-def _play_segment(carry, played: Timeline, step: Steps, shapes: tuple[Waveform, ...], space, group):
-    """All repetitions of one segment: the carry after it, and of each readout the samples (n, coils, samples)."""
+def _play_segment(states, played: Timeline, step: Steps, shapes: tuple[Waveform, ...], space, group):
+    """All repetitions of one segment: the states after it, and of each readout the samples (n, coils, samples)."""
     runs = _runs(played, step)
     each = {
         "flip": played.flip,
@@ -108,11 +113,11 @@ def _play_segment(carry, played: Timeline, step: Steps, shapes: tuple[Waveform, 
         "moment": played.moment,
         "spread": played.spread,
         "runs": [_each(played, step, run) for run in runs],
-        "moves": step.moves,
+        "step": step,
     }
 
-    def repetition(carry, now):
-        states, k, tau = carry
+    def repetition(states, now):
+        k, tau = now["step"].k, now["step"].tau
         pulse = kernels.identity()
         if played.efficiency is not None:
             states = states.invert(played.efficiency)
@@ -135,14 +140,12 @@ def _play_segment(carry, played: Timeline, step: Steps, shapes: tuple[Waveform, 
         for run, of in zip(runs, now["runs"], strict=True):
             seen = jax.lax.map(lambda one, run=run: read(run, one), of) if len(run) > 1 else read(run, of)[None]
             samples.append(jnp.moveaxis(seen, 1, 0).reshape(seen.shape[1], -1))
-        states = _relaxed(states, k, pulse, now, group)
-        k, tau = pdg.wind(k, tau, now["moment"], now["time"], now["moves"])
-        return (pdg.move(states, now["moves"]), k, tau), samples
+        return pdg.move(_relaxed(states, pulse, now, group), now["step"].moves), samples
 
     # Reverse mode keeps the states of each repetition and computes the rest again: memory is what it waits for.
     kept = jax.checkpoint(repetition, prevent_cse=False)
-    carry, samples = jax.lax.scan(kept, carry, each, length=played.repetitions)
-    return carry, _in_order(samples, runs, played)
+    states, samples = jax.lax.scan(kept, states, each, length=played.repetitions)
+    return states, _in_order(samples, runs, played)
 
 
 def pulse_of(flip, phase, shape: Waveform | None, group) -> kernels.Operator:
@@ -157,15 +160,18 @@ def pulse_of(flip, phase, shape: Waveform | None, group) -> kernels.Operator:
     return shaping.operator(shape, flip, phase, spins)
 
 
-def _relaxed(states: ComplexStates, k, pulse: kernels.Operator, now, group) -> ComplexStates:
-    """Pulse, relaxation and diffusion of a whole repetition."""
-    time = now["time"]
+def _relaxed(states: ComplexStates, pulse: kernels.Operator, now, group) -> ComplexStates:
+    """Pulse, relaxation and diffusion of a whole repetition, and what F winds more or less than planned."""
+    time, step = now["time"], now["step"]
     e1, e2 = jnp.exp(-time * group["r1"])[None], jnp.exp(-time * group["r2"])[None]
     operator = kernels.scaled(pulse, e2, e1, -jnp.expm1(-time * group["r1"])[None])
-    operator = jax.lax.optimization_barrier(operator)
+    # Paths that are one state as planned part again when moments and times move: their phases are kept with F.
+    slip = (now["moment"] - step.moment) @ group["position"].T
+    slip = slip if "b0" not in group else slip + 2 * jnp.pi * (time - step.time) * group["b0"]
+    operator = jax.lax.optimization_barrier(registers.turned(operator, *ensembles.factor(slip[None])))
     mixed = states.mix(operator.rows)
     if "diffusivity" in group:
-        weights = pdg.diffusion(k, time, *now["spread"])
+        weights = pdg.diffusion(step.k, time, *now["spread"])
         mixed = mixed.attenuate(*(jnp.exp(-weight[:, None] * group["diffusivity"][None]) for weight in weights))
     return mixed.add(operator.offset)
 

@@ -34,8 +34,7 @@ class Moves(NamedTuple):
     """Where each of the S states of the next repetition comes from.
 
     straight, crossed: old states whose F(k), F(-k) become F(k). mirrored, flipped: whose F(-k), F(k) become F(-k).
-    stored: whose Z. source, sign, wound (S,): its dephasing is sign times that of `source` plus `wound` times the
-    repetition's.
+    stored: whose Z.
     """
 
     straight: Link
@@ -43,9 +42,6 @@ class Moves(NamedTuple):
     mirrored: Link
     flipped: Link
     stored: Link
-    source: Any
-    sign: Any
-    wound: Any
 
 
 def rotation(angle, phase) -> Operator:
@@ -69,15 +65,6 @@ def move(states: ComplexStates, moves: Moves) -> ComplexStates:
 
 def _gather(values: Rows, link: Link) -> Rows:
     return gather(values, link.sources, link.target)
-
-
-def wind(k: Float[Array, "S 3"], tau: Float[Array, "S"], moment, time, moves: Moves) -> tuple[Array, Array]:
-    """The dephasing of the states of the next repetition."""
-    k, tau = taken(k, moves.source), taken(tau, moves.source)
-    return (
-        moves.sign[:, None] * k + moves.wound[:, None] * moment[None],
-        moves.sign * tau + moves.wound * time,
-    )
 
 
 def read(states: ComplexStates, row, sign: Float[Array, "R"], pulse: Operator) -> Factor:

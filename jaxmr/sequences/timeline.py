@@ -58,7 +58,7 @@ def timelines(sequence: Sequence, xp: ModuleType) -> list[Timeline]:
     """All segments, computed by `xp`: NumPy in float64 for plans, jax.numpy in a simulation."""
     if xp is np:
         sequence = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), sequence)
-    return [timeline(segment, xp) for segment in sequence.segments]
+    return [timeline_of(segment, xp) for segment in sequence.segments]
 
 
 def periods(parts: list[Any]) -> list[tuple[int, int, int]]:
@@ -83,7 +83,7 @@ def periods(parts: list[Any]) -> list[tuple[int, int, int]]:
     return found
 
 
-def timeline(segment: Segment, xp: ModuleType) -> Timeline:
+def timeline_of(segment: Segment, xp: ModuleType) -> Timeline:
     """One segment, computed by `xp`."""
     n, pulse = segment.repetitions, segment.pulse
     flip = phase = shape = efficiency = None
