@@ -1,8 +1,5 @@
 """`jaxmr fingerprint`: a fingerprinting study from the pulse sequence to maps and their accuracy."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +27,19 @@ def run(options: Any) -> None:
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
-    with _timed(seconds, "phantom"):
+    with shared.timed(seconds, "phantom"):
         phantom, name = shared.phantom(options.phantom, options.seed)
         images = mr.objects.truth(phantom)
         images["m0"] = np.abs(images["m0"])
         mask = images["m0"] > 0
         truth = {name: image[mask] for name, image in images.items()}
-    with _timed(seconds, "scan"):
+    with shared.timed(seconds, "scan"):
         simulated = simulate_many(scan.sequence, phantom.tissue, model, progress=options.progress, description="scan")
         signals = np.asarray(to_image(phantom, simulated.signals))[mask]
-    with _timed(seconds, "dictionary"):
+    with shared.timed(seconds, "dictionary"):
         dictionary = mr.mrf.dictionary(scan.sequence, model=model, progress=options.progress, **axes)
     noise_std = 0.0 if options.snr is None else float(np.sqrt(np.mean(np.abs(signals) ** 2)) / options.snr)
-    with _timed(seconds, "matching"):
+    with shared.timed(seconds, "matching"):
         measured = _noisy(signals, noise_std, options.seed)
         match = mr.mrf.match(dictionary, measured, refine=True, progress=options.progress)
     groups, found = scoring.groups(phantom, truth, mask), scoring.estimates(match)
@@ -50,9 +47,9 @@ def run(options: Any) -> None:
     if options.snr is None:
         scores = {"accuracy": scoring.without_noise(found, truth, axes)}
     else:
-        with _timed(seconds, "bounds"):
+        with shared.timed(seconds, "bounds"):
             scores = {"precision": scoring.with_noise(found, truth, groups, scan.sequence, model, noise_std)}
-    with _timed(seconds, "files"):
+    with shared.timed(seconds, "files"):
         estimates = to_images(match, mask)
         dx, dy, dz = map(float, phantom.voxel_size)
         written = [path.name for path in write_maps(out, estimates, (dx, dy, dz))]
@@ -85,14 +82,6 @@ def run(options: Any) -> None:
     summary.write(out / "summary.json", report)
     print(summary.text(report))
     print(f"\nwritten to {out}: {', '.join(written)}")
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
-    """Note how long the block takes."""
-    started = time.perf_counter()
-    yield
-    seconds[step] = time.perf_counter() - started
 
 
 def _noisy(signals: np.ndarray, noise_std: float, seed: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmr.physics.pdg import shape_factor
+from jaxmr.physics.pdg import diffusion, shape_factor
 from jaxmr.sequences.timeline import Readout, Timeline
 
 PHASE = 1e-3
@@ -120,9 +120,7 @@ def relax(parts: np.ndarray, k: np.ndarray, timeline: Timeline, i: int, pilots: 
 def decay(k: np.ndarray, timeline: Timeline, i: int, pilots: Pilots) -> np.ndarray:
     """What relaxation and diffusion leave of F(k), F(-k) and Z during repetition `i`, (3, S, V)."""
     time = timeline.time[i]
-    linear, square = k @ timeline.spread[0][i], timeline.spread[1][i]
-    at_rest = time * np.sum(k**2, axis=1)
-    spread = np.stack([at_rest + 2 * linear + square, at_rest - 2 * linear + square, at_rest])
+    spread = np.stack(diffusion(k, time, timeline.spread[0][i], timeline.spread[1][i]))
     e2, e1 = np.exp(-time / pilots.t2), np.exp(-time / pilots.t1)
     return np.exp(-spread[..., None] * pilots.diffusivity) * np.stack([e2, e2, e1])[:, None]
 

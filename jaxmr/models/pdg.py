@@ -39,15 +39,14 @@ class PDG(ImagingModel):
     tolerance: relative error of k-space that a plan aims at. Voxels dephase by their shape (`Phantom.voxel_shape`), T2'
     and diffusion; coils, b0 and b1 count. pulses: "instantaneous", at their RF centre, or "finite": with their shape,
     slice gradient and off-resonance, one map of the magnetisation for each voxel, cut into `n_z` sub-slices (a voxel
-    must be thin against the slice's edges). After `plan`: steps, the graph; n_states, its width; error, what the plan
-    expects of the states it leaves out.
+    must be thin against the slice's edges). After `plan`: steps, the graph; error, what the plan expects of the
+    states it leaves out.
     """
 
     tolerance: float = eqx.field(static=True, default=1e-3)
     pulses: str = eqx.field(static=True, default="instantaneous")
     n_z: int = eqx.field(static=True, default=1)
     steps: tuple[Steps, ...] | None = None
-    n_states: int = eqx.field(static=True, default=0)
     error: Float[Array, ""] | None = None
 
     def __check_init__(self):
@@ -58,14 +57,19 @@ class PDG(ImagingModel):
         if self.n_z < 1 or (self.n_z > 1 and self.pulses != "finite"):
             raise ValueError(f'n_z counts the sub-slices of a voxel for pulses="finite", got n_z={self.n_z}')
 
+    @property
+    def n_states(self) -> int:
+        """States that are kept at a time, 0 before planning."""
+        return 0 if self.steps is None else self.steps[0].k.shape[-2]
+
     def is_static(self) -> bool:
         return self.steps is not None
 
     def planned(self, sequence: Sequence, phantom: Phantom) -> "PDG":
         if self.is_static():
             return self
-        steps, n_states, error = _plan(*self._played(sequence, phantom), self.tolerance)
-        return PDG(self.tolerance, self.pulses, self.n_z, steps, n_states, jnp.asarray(error))
+        steps, error = _plan(*self._played(sequence, phantom), self.tolerance)
+        return PDG(self.tolerance, self.pulses, self.n_z, steps, jnp.asarray(error))
 
     def kspace(
         self, sequence: Sequence, phantom: Phantom, devices: tuple | None = None
@@ -78,7 +82,7 @@ class PDG(ImagingModel):
 
         def of(shared, group):
             sequence, steps, size = shared
-            return play(sequence, steps, (size, phantom.voxel_shape), group, self.n_states)
+            return play(sequence, steps, (size, phantom.voxel_shape), group)
 
         return jnp.sum(batch.over_groups(jax.checkpoint(of), shared, groups, devices), axis=0)
 
@@ -114,8 +118,8 @@ def _sliced(phantom: Phantom, n: int) -> Phantom:
     return Phantom(tissue, position, size, coils, voxel_shape=phantom.voxel_shape)
 
 
-def _plan(sequence: Sequence, phantom: Phantom, tolerance: float) -> tuple[tuple[Steps, ...], int, float]:
-    """The states that `tolerance` needs, from a few voxels of the phantom: graph, width and expected error."""
+def _plan(sequence: Sequence, phantom: Phantom, tolerance: float) -> tuple[tuple[Steps, ...], float]:
+    """The states that `tolerance` needs, from a few voxels of the phantom: graph and expected error."""
     laid_out = timelines(sequence, np)
     pilots, space = _pilots(sequence, phantom), _space(phantom, tolerance)
     initial = None if sequence.initial is None else np.asarray(sequence.initial, float)
@@ -128,7 +132,7 @@ def _plan(sequence: Sequence, phantom: Phantom, tolerance: float) -> tuple[tuple
     sizes = (n_states, width, depth)
     wound = _wound(cast(sequence, phantom.tissue.t1.dtype))
     steps = tuple(_steps(number, laid_out, layers, chosen, sizes, wound[number]) for number in range(len(laid_out)))
-    return steps, n_states, chosen.error
+    return steps, chosen.error
 
 
 @jax.jit

@@ -68,7 +68,6 @@ def play(
     steps: tuple[Steps, ...],
     space: tuple[Array, str],
     group: dict[str, Any],
-    n_states: int,
 ) -> Complex[Array, "coils samples"]:
     """The samples of one group of voxels; `space` is the size and the shape of a voxel.
 
@@ -76,7 +75,7 @@ def play(
     """
     initial = sequence.initial
     lanes, dtype = group["r1"].shape[0], group["r1"].dtype
-    zero = jnp.zeros((n_states, lanes), dtype)
+    zero = jnp.zeros((steps[0].k.shape[-2], lanes), dtype)
     mx, my, mz = (0.0, 0.0, 1.0) if initial is None else initial
     states = ComplexStates(zero.at[0].set(mx), zero.at[0].set(my), zero.at[0].set(mz), zero, zero, zero)
 

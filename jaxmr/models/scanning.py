@@ -1,10 +1,8 @@
-"""Large phantoms on the host: k-space chunk by chunk, on every device in turn, with a progress bar.
+"""Large phantoms on the host: k-space chunk by chunk, shared by the devices, with a progress bar.
 
 k-space is a sum over voxels, so any model that plays gradients may take a phantom apart. Not traced; to
 differentiate, use `mr.simulate`.
 """
-
-import collections
 
 import equinox as eqx
 import jax
@@ -22,9 +20,9 @@ from jaxmr.sequences.sequence import Sequence
 MEMORY = 256 << 20
 """Bytes of one chunk's samples, were they kept voxel by voxel."""
 STEPS = 20
-"""Chunks per device that a bar should have,"""
+"""Chunks that a bar should have,"""
 FEWEST = 256
-"""unless they would be smaller than this many voxels."""
+"""unless a device had fewer voxels of each than this."""
 
 
 def scan(
@@ -37,44 +35,27 @@ def scan(
 ) -> Complex[Array, "coils samples"]:
     """All samples of all coils: `mr.simulate` of a phantom in chunks of voxels that bound the memory.
 
-    progress: a bar that counts voxels. devices: each works on a chunk of its own; without it, the default one.
+    progress: a bar that counts voxels. devices: share each chunk between them; without it, none is chosen.
     Raises `ValueError` for traced input.
     """
     if not is_concrete((sequence, phantom, model)):
         raise ValueError("scan works on the host and its input is being traced; use simulate inside jit and grad")
     model = model.planned(sequence, phantom)
-    workers = jax.devices()[:1] if devices is None else devices
-    played = [jax.device_put(eqx.filter((sequence, model), eqx.is_array), device) for device in workers]
-    static = eqx.filter((sequence, model), eqx.is_array, inverse=True)
-    n = phantom.tissue.shape[0]
-    size = _voxels_per_chunk(sequence, phantom, len(workers))
-    phantom = _on_host(phantom)
-    waiting: collections.deque = collections.deque()
-    total: np.ndarray | None = None
-
-    def collect():
-        found = np.asarray(waiting.popleft())
-        return found if total is None else total + found
-
-    for i, part in enumerate(batch.host_chunks(n, size, "voxels", progress)):
-        worker = i % len(workers)
-        if len(waiting) == len(workers):
-            total = collect()
-        chunk = jax.device_put(_chunk(phantom, part, size), workers[worker])
-        own_sequence, own_model = eqx.combine(played[worker], static)
-        waiting.append(imaging.kspace(own_sequence, chunk, own_model))
-    while waiting:
-        total = collect()
+    workers = None if devices is None else tuple(devices)
+    size = _voxels_per_chunk(sequence, phantom, 1 if workers is None else len(workers))
+    phantom, total = _on_host(phantom), 0.0
+    for part in batch.host_chunks(phantom.tissue.shape[0], size, "voxels", progress):
+        total = total + jax.block_until_ready(imaging.kspace(sequence, _chunk(phantom, part, size), model, workers))
     return jnp.asarray(total)
 
 
 def _voxels_per_chunk(sequence: Sequence, phantom: Phantom, n_workers: int) -> int:
-    """Few enough for the memory and for a bar that moves, as many on every device."""
+    """Few enough for the memory and for a bar that moves, enough for every device."""
     n = phantom.tissue.shape[0]
     n_coils = 1 if phantom.coils is None else phantom.coils.shape[0]
     bytes_per_voxel = 2 * phantom.tissue.t1.dtype.itemsize * max(sequence.n_echoes, 1) * n_coils
     fitting = max(MEMORY // bytes_per_voxel, 1)
-    return min(fitting, max(-(-n // (STEPS * n_workers)), FEWEST))
+    return min(fitting, max(-(-n // STEPS), n_workers * FEWEST))
 
 
 def _on_host(phantom: Phantom) -> Phantom:

@@ -160,8 +160,8 @@ class ComplexStates(NamedTuple):
 
     def attenuate(self, plus, minus, z) -> "ComplexStates":
         """Multiply F(k), F(-k) and Z(k) by factors of their own."""
-        pr, pi, mr, mi = self._circular()
-        return _cartesian(plus * pr, plus * pi, minus * mr, minus * mi, z * self.z_re, z * self.z_im)
+        pr, pi, mr, mi = self.circular()
+        return cartesian(plus * pr, plus * pi, minus * mr, minus * mi, z * self.z_re, z * self.z_im)
 
     def wind(self, orders: int, half: bool = False) -> "ComplexStates":
         """Dephase by `orders` (either sign); `half`: row j is order j + 1/2."""
@@ -169,7 +169,7 @@ class ComplexStates(NamedTuple):
             mirrored = ComplexStates(self.x_re, -self.y_re, self.z_re, self.x_im, -self.y_im, self.z_im)
             x_re, y_re, z_re, x_im, y_im, z_im = mirrored.wind(-orders, half)
             return ComplexStates(x_re, -y_re, z_re, x_im, -y_im, z_im)
-        pr, pi, mr, mi = self._circular()
+        pr, pi, mr, mi = self.circular()
         if orders == 1 and len(pr) > 1:
             first = 0 if half else 1
             cross_re, cross_im = mr[first : first + 1], -mi[first : first + 1]
@@ -177,7 +177,7 @@ class ComplexStates(NamedTuple):
             x_im, y_im = _shifted_sum(pi, mi, cross_im), _shifted_sum(-pr, mr, -cross_re)
             return ComplexStates(0.5 * x_re, 0.5 * y_re, self.z_re, 0.5 * x_im, 0.5 * y_im, self.z_im)
         (pr, mr), (pi, mi) = _wind(pr, mr, orders, 1, half), _wind(pi, mi, orders, -1, half)
-        return _cartesian(pr, pi, mr, mi, self.z_re, self.z_im)
+        return cartesian(pr, pi, mr, mi, self.z_re, self.z_im)
 
     def invert(self, efficiency) -> "ComplexStates":
         """Z -> -efficiency Z; what is transverse is crushed."""
@@ -190,16 +190,16 @@ class ComplexStates(NamedTuple):
 
     def echo(self, wound: int) -> tuple:
         """Of order abs(wound) alone, the F(0) that winding `wound` orders makes: real and imaginary part."""
-        pr, pi, mr, mi = (part[0] for part in self._circular())
+        pr, pi, mr, mi = (part[0] for part in self.circular())
         return (mr, -mi) if wound > 0 else (pr, pi)
 
-    def _circular(self) -> tuple:
+    def circular(self) -> tuple:
         """Real and imaginary parts of F(k) and conj(F(-k))."""
         xr, yr, _, xi, yi, _ = self
         return xr - yi, xi + yr, xr + yi, xi - yr
 
 
-def _cartesian(pr, pi, mr, mi, z_re, z_im) -> ComplexStates:
+def cartesian(pr, pi, mr, mi, z_re, z_im) -> ComplexStates:
     return ComplexStates(0.5 * (pr + mr), 0.5 * (pi - mi), z_re, 0.5 * (pi + mi), 0.5 * (mr - pr), z_im)
 
 

@@ -54,17 +54,13 @@ def rotation(angle, phase) -> Operator:
 
 def move(states: ComplexStates, moves: Moves) -> ComplexStates:
     """Dephase: states go to where the graph says."""
-    pr, pi, mr, mi = states._circular()
-    plus_re = _gather(pr, moves.straight) + _gather(mr, moves.crossed)
-    plus_im = _gather(pi, moves.straight) - _gather(mi, moves.crossed)
-    minus_re = _gather(mr, moves.mirrored) + _gather(pr, moves.flipped)
-    minus_im = _gather(mi, moves.mirrored) - _gather(pi, moves.flipped)
-    z_re, z_im = (_gather(z, moves.stored) for z in (states.z_re, states.z_im))
-    return kernels._cartesian(plus_re, plus_im, minus_re, minus_im, z_re, z_im)
-
-
-def _gather(values: Rows, link: Link) -> Rows:
-    return gather(values, link.sources, link.target)
+    pr, pi, mr, mi = states.circular()
+    plus_re = gather(pr, *moves.straight) + gather(mr, *moves.crossed)
+    plus_im = gather(pi, *moves.straight) - gather(mi, *moves.crossed)
+    minus_re = gather(mr, *moves.mirrored) + gather(pr, *moves.flipped)
+    minus_im = gather(mi, *moves.mirrored) - gather(pi, *moves.flipped)
+    z_re, z_im = (gather(z, *moves.stored) for z in (states.z_re, states.z_im))
+    return kernels.cartesian(plus_re, plus_im, minus_re, minus_im, z_re, z_im)
 
 
 def read(states: ComplexStates, row, sign: Float[Array, "R"], pulse: Operator) -> Factor:
@@ -73,7 +69,7 @@ def read(states: ComplexStates, row, sign: Float[Array, "R"], pulse: Operator) -
     if pulse.offset is not None:
         x, y, _ = (jnp.where((row == 0)[:, None], part, 0) for part in pulse.offset)
         after = after._replace(x_re=after.x_re + x, y_re=after.y_re + y)
-    pr, pi, mr, mi = after._circular()
+    pr, pi, mr, mi = after.circular()
     forward = (sign > 0)[:, None]
     return Factor(jnp.where(forward, pr, mr), jnp.where(forward, pi, -mi))
 
@@ -88,9 +84,12 @@ def shape_factor(k, voxel_size, voxel_shape: str, xp: ModuleType) -> Any:
     return xp.all(xp.abs(cycles) <= 0.5 + 1e-6, axis=-1) * 1.0
 
 
-def diffusion(k: Float[Array, "S 3"], time, first, second) -> tuple[Array, Array, Array]:
-    """b-values (s/m2) of F(k), F(-k) and Z over `time`, while moments wind with integrals `first`, `second`."""
-    at_rest, linear = time * jnp.sum(k**2, axis=1), 2 * k @ first
+def diffusion(k, time, first, second) -> tuple[Any, Any, Any]:
+    """b-values (s/m2) of F(k), F(-k) and Z of states k (S, 3) over `time`, by NumPy or jax.numpy.
+
+    first, second: integrals of the moment, and of its square, that winds meanwhile.
+    """
+    at_rest, linear = time * (k**2).sum(axis=1), 2 * k @ first
     return at_rest + linear + second, at_rest - linear + second, at_rest
 
 

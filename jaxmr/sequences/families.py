@@ -48,7 +48,8 @@ def _after(te: Train, tr: Train) -> Train:
     return tr - te
 
 
-def _inversion(inversion_time: Any, efficiency: Any) -> tuple[Segment, ...]:
+def inverted(inversion_time: Any, efficiency: Any) -> tuple[Segment, ...]:
+    """An inversion that long before what follows, or nothing if the time is None."""
     if inversion_time is None:
         if efficiency is not None:
             raise ValueError("inversion_efficiency was given without an inversion_time; give both or neither")
@@ -100,7 +101,7 @@ def fisp(
     rf_phase = _phase("phase", phase, train.shape[0])
     shapes, index = _shape(pulse)
     rest, spoiling = _after(times["te"], times["tr"]), _along_z(spoiler)
-    before = _inversion(inversion_time, inversion_efficiency)
+    before = inverted(inversion_time, inversion_efficiency)
     if readout is None:
         events = (
             Event(times["te"], samples=1, receiver_phase=rf_phase),
@@ -187,7 +188,7 @@ def bssfp(
     else:
         line = _line(readout, *_last(n, readout.n_lines, times["te"], rest, receiver))
         main = _prepared(pulses, line, (Event(times["tr"]),), readout.n_lines)
-    segments = _inversion(inversion_time, None)
+    segments = inverted(inversion_time, None)
     if half_pulse:
         first = times["tr"] if times["tr"].ndim == 0 else times["tr"][0]
         segments += (Segment(Pulse(-train[0] / 2, None, index), (Event(first / 2),)),)

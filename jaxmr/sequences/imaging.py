@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmr.core.checks import as_float, is_concrete, require_values
-from jaxmr.sequences.families import SPOILER, _inversion, fisp, spgr, tse
+from jaxmr.sequences.families import SPOILER, fisp, inverted, spgr, tse
 from jaxmr.sequences.readouts import cartesian
 from jaxmr.sequences.sequence import Event, Inversion, Pulse, Segment, Sequence
 from jaxmr.units import deg, us
@@ -103,7 +103,7 @@ def epi(
     turn = -row[None] - forward * jnp.zeros((1, 3)).at[0, 0].set(step)
     played = (Event(lines.time, forward * lines.moment[None], samples=n), Event(blip, turn))
     excite = Segment(Pulse(as_float("flip", flip)), (Event(first, lines.before[0]),))
-    before = _inversion(inversion_time, inversion_efficiency)
+    before = inverted(inversion_time, inversion_efficiency)
     return Sequence((*before, excite, Segment(None, played, n_rows)))
 
 
