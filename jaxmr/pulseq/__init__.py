@@ -1,0 +1,1 @@
+"""Pulseq: .seq files in and out, and PyPulseq scripts as differentiable programs."""
