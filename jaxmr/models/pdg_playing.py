@@ -257,7 +257,7 @@ def _samples(signal, k, tau, readout: Readout, of, ahead: bool, space, group) ->
             damping = _damping(k, tau, times, path, (start_time, start_moment, start_spread), group)
         seen = pdg.summed(signal, wave, damping, weight)
     total = jax.lax.complex(*(jnp.sum(shapes[None] * part.reshape(-1, k.shape[0], n), axis=1) for part in seen))
-    return total if "receiver" not in of else total * jnp.exp(-1j * of["receiver"])
+    return total if "receiver" not in of else total * jnp.exp(-1j * of["receiver"]).reshape(1, -1)
 
 
 def _damping(k, tau, times, path, start, group):

@@ -57,7 +57,7 @@ def drafted(blocks: Many[Block], b0: float | None = None) -> tuple[Draft, list[P
     library = Library(windings)
     field = None if b0 is None else GAMMA / (2 * np.pi) * b0
     found = spans(list(blocks), windings, field)
-    if not any(stretch.samples for stretch in found[0].stretches):
+    if len(found) > 1 and not any(stretch.samples for stretch in found[0].stretches):
         found = found[1:]
     turns = [None if span.rf is None else library.turn(blocks[span.block], field) for span in found]
     wound = orders(found)
@@ -128,9 +128,8 @@ def _event(column: list[Stretch], leaves: list) -> Callable:
 
 def _unless_zero(phases: list[Any]) -> list[Any]:
     """Phases, or None for all where all are 0."""
-    return (
-        phases if any(is_live(phase) or phase != 0 for phase in phases if phase is not None) else [None] * len(phases)
-    )
+    some = any(is_live(phase) or phase != 0 for phase in phases if phase is not None)
+    return phases if some else [None] * len(phases)
 
 
 def _train(numbers: list[Any], leaves: list) -> int | None:
@@ -138,12 +137,9 @@ def _train(numbers: list[Any], leaves: list) -> int | None:
     first = numbers[0]
     if first is None:
         return None
-    if all(number is first for number in numbers[1:]) or (
-        not any(is_live(number) for number in numbers) and all(np.array_equal(n, first) for n in numbers[1:])
-    ):
-        leaves.append(first)
-    else:
-        leaves.append(stack(numbers))
+    plain = not any(is_live(number) for number in numbers)
+    equal = all(number is first or (plain and np.array_equal(number, first)) for number in numbers[1:])
+    leaves.append(first if equal else stack(numbers))
     return len(leaves) - 1
 
 

@@ -3,6 +3,7 @@
 Times in s from the begin of the block, moments in rad/m; numbers may be live.
 """
 
+import bisect
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,23 +23,28 @@ class Winding:
         lengths = self.times[1:] - self.times[:-1]
         areas = (self.heights[1:] + self.heights[:-1]) * lengths / 2
         self.wound = 2 * np.pi * np.concatenate([np.zeros(1), np.cumsum(areas)])
+        # Steps of no length are jumps, which no time lies in.
+        rises = self.heights[1:] - self.heights[:-1]
+        self.slopes = rises / np.where(value(lengths) > 0, lengths, 1.0)
         self.begin, self.end = self.times[0], self.times[-1]
-        self._nodes = value(self.times)
+        self._nodes = value(self.times).tolist()
 
     def until(self, time: Any) -> Any:
         """Moment at `time`, one or many."""
         at = value(time)
-        if np.ndim(at) == 0 and at >= self._nodes[-1]:
+        if np.ndim(at):
+            i = np.clip(np.searchsorted(self._nodes, at, side="right") - 1, 0, len(self._nodes) - 2)
+            return self._within(i, np.clip(time, self.begin, self.end))
+        if at >= self._nodes[-1]:
             return self.wound[-1]
-        if np.ndim(at) == 0 and at <= self._nodes[0]:
+        if at <= self._nodes[0]:
             return 0.0
-        i = np.clip(np.searchsorted(self._nodes, at, side="right") - 1, 0, len(self._nodes) - 2)
-        # Flat outside of the nodes, and steps of no length never count.
-        since = np.clip(time, self.begin, self.end) - self.times[i]
-        length = self._nodes[i + 1] - self._nodes[i]
-        span = np.where(length > 0, self.times[i + 1] - self.times[i], 1.0)
-        slope = (self.heights[i + 1] - self.heights[i]) / span
-        return self.wound[i] + 2 * np.pi * (self.heights[i] * since + slope * since**2 / 2)
+        return self._within(bisect.bisect_right(self._nodes, at) - 1, time)
+
+    def _within(self, i: Any, time: Any) -> Any:
+        """Moment at `time` in the step from node `i` on."""
+        since = time - self.times[i]
+        return self.wound[i] + 2 * np.pi * since * (self.heights[i] + self.slopes[i] * since / 2)
 
 
 def _nodes(gradient: SimpleNamespace) -> tuple[Any, Any]:
@@ -72,9 +78,11 @@ class Windings:
         return self._known[id(gradient)][1]
 
     def edges(self, block: Block) -> list[Any]:
-        """Begin and end of each gradient."""
+        """Begin of the first gradient and end of the last; none without gradients."""
         found = [self.of(g) for g in (block.gx, block.gy, block.gz) if g is not None]
-        return [edge for winding in found for edge in (winding.begin, winding.end)]
+        first = sorted((winding.begin for winding in found), key=value)
+        last = sorted((winding.end for winding in found), key=value)
+        return [*first[:1], *last[-1:]]
 
     def between(self, block: Block, start: Any, end: Any) -> list[Any]:
         """Moment (x, y, z) wound from `start` to `end`, one time or many; 0.0 where there is no gradient."""

@@ -9,8 +9,8 @@ import numpy as np
 from jaxmr.pulseq.live import value
 from jaxmr.pulseq.stretches import Span
 
-SMALLEST = 2 * np.pi * 1e-3
-"""Net moments of less, rad/m, are none: a thousandth of a turn over a metre."""
+SMALLEST = 2 * np.pi
+"""Net moments of less, rad/m, are none: a thousandth of a turn over a millimetre."""
 WHOLE = 1e-3
 """Multiples are whole to within this."""
 

@@ -3,6 +3,7 @@
 Units: Hz and s on Pulseq's side; rad, rad/s and rad/(s m) here. Numbers may be live.
 """
 
+import functools
 import math
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -21,7 +22,8 @@ TURN = 0.02
 """Most turns of an off-resonant carrier during a step."""
 NO_AREA = 1e-3
 """Area over absolute area of a pulse below which it turns by its sweep."""
-USES = {"excitation": "excitation", "refocusing": "refocusing"}
+LARGEST_EXCITATION = math.radians(90.01)
+"""Pulses of more, whose use no one states, refocus."""
 
 
 class Shape(NamedTuple):
@@ -57,7 +59,8 @@ class Library:
         assert rf is not None
         frequency, phase = offset(rf, "freq", field), offset(rf, "phase", field)
         off = is_live(frequency) or frequency != 0
-        edges, cells = _cells(rf, float(value(frequency)))
+        times = np.ascontiguousarray(value(rf.t), float)
+        edges, cells = _cells(times.tobytes(), float(value(rf.shape_dur)), float(value(frequency)))
         scale, samples, key = _unit(rf, cells, edges)
         gradient, thickness, wound = self._gradient(block, rf, edges, samples)
         symmetric = _symmetric(value(samples), value(rf.center), value(rf.shape_dur))
@@ -69,12 +72,11 @@ class Library:
         if off:
             # Pulseq turns the carrier from the begin of the shape, a pulse here from its centre.
             phase = phase + 2 * np.pi * frequency * rf.center
-        use = USES.get(getattr(rf, "use", ""), "other")
-        return Turn(scale, _wrapped(phase), frequency if off else None, self._known[key], use)
+        return Turn(scale, _wrapped(phase), frequency if off else None, self._known[key], _use(rf, scale))
 
     def _gradient(self, block: Block, rf: SimpleNamespace, edges: np.ndarray, samples) -> tuple[Any, float, Any]:
         """Gradient during a pulse, the thickness of its slice, and a key that tells gradients apart."""
-        if not any((block.gx, block.gy, block.gz)):
+        if block.gx is None and block.gy is None and block.gz is None:
             return 0.0, 1.0, 0.0
         times = rf.delay + rf.shape_dur * edges
         wound = self.windings.between(block, times[:-1], times[1:])
@@ -97,9 +99,13 @@ class Library:
         return stack(constant), thickness, key
 
 
-def _cells(rf: SimpleNamespace, frequency: float) -> tuple[np.ndarray, np.ndarray]:
-    """Edges of constant steps, relative to the duration, and the matrix of their means over the samples."""
-    t, duration = np.asarray(value(rf.t), float), float(value(rf.shape_dur))
+@functools.lru_cache(maxsize=64)
+def _cells(times: bytes, duration: float, frequency: float) -> tuple[np.ndarray, np.ndarray]:
+    """Edges of constant steps, relative to the duration, and the matrix of their means over the samples.
+
+    times: of the samples, the bytes of an array, so that pulses of one raster share them.
+    """
+    t = np.frombuffer(times)
     n = len(t)
     if n > 1 and np.allclose(t, duration * (np.arange(n) + 0.5) / n, rtol=0, atol=1e-9):
         together = max(n // (MOST_CELLS // 2), 1) if n > MOST_CELLS else 1
@@ -154,6 +160,14 @@ def _unit(rf: SimpleNamespace, cells: np.ndarray, edges: np.ndarray) -> tuple[An
     unit = 2 * np.pi * means / angle
     key = ("live", id(rf)) if live else np.round(value(unit) * float(value(rf.shape_dur)), 8).tobytes()
     return angle * factor, unit, key
+
+
+def _use(rf: SimpleNamespace, flip: Any) -> str:
+    """What the pulse is for: as stated, or else by its angle."""
+    stated = getattr(rf, "use", "undefined")
+    if stated in ("", "undefined"):
+        return "refocusing" if abs(value(flip)) > LARGEST_EXCITATION else "excitation"
+    return stated if stated in ("excitation", "refocusing") else "other"
 
 
 def _swept(signal: np.ndarray, duration: float) -> float:

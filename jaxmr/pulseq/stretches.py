@@ -51,12 +51,13 @@ def spans(blocks: list[Block], windings: Windings, field: float | None) -> list[
         for (start, kind), (end, _) in itertools.pairwise(cuts):
             if kind == "rf":
                 found.append(Span(block.rf, number, []))
+            stretches = found[-1].stretches
             if kind == "adc":
-                stretches = _readout(block, number, start, end, windings, known, field)
+                for lead, stretch in _readout(block, number, start, end, windings, known, field):
+                    _lead(stretches, lead, number)
+                    stretches.append(stretch)
             else:
-                stretches = [_free(block, number, start, end, windings)]
-            for stretch in stretches:
-                _append(found[-1].stretches, stretch)
+                _append(stretches, _free(block, number, start, end, windings))
     return found
 
 
@@ -120,17 +121,28 @@ def _free(block: Block, number: int, start: Any, end: Any, windings: Windings) -
 
 def _append(stretches: list[Stretch], new: Stretch) -> None:
     """At the end, as part of the last one where neither has gradients."""
-    if not is_live(new.duration) and abs(new.duration) < SAME and new.samples == 0:
+    if not is_live(new.duration) and abs(new.duration) < SAME:
         return
     last = stretches[-1] if stretches else None
-    if last is not None and not (last.samples or new.samples) and last.moment is None and new.moment is None:
+    if last is not None and not last.samples and last.moment is None and new.moment is None:
         stretches[-1] = last._replace(duration=last.duration + new.duration)
     else:
         stretches.append(new)
 
 
-def _readout(block: Block, number: int, start, end, windings: Windings, known: dict, field) -> list[Stretch]:
-    """The samples of a block; the first one apart where its dwell would begin before the block."""
+def _lead(stretches: list[Stretch], lead: list[Any] | None, number: int) -> None:
+    """Wind `lead` before a readout."""
+    if lead is None:
+        return
+    if not stretches or stretches[-1].samples:
+        stretches.append(Stretch(0.0, lead, 0, None, None, None, number))
+    else:
+        before = stretches[-1].moment or [0.0] * 3
+        stretches[-1] = stretches[-1]._replace(moment=[m + more for m, more in zip(before, lead, strict=True)])
+
+
+def _readout(block: Block, number: int, start, end, windings: Windings, known: dict, field) -> list[tuple]:
+    """The samples of a block, and what is wound ahead of them; the first one apart if its dwell begins too early."""
     adc = block.adc
     assert adc is not None
     n = int(value(adc.num_samples))
@@ -141,9 +153,9 @@ def _readout(block: Block, number: int, start, end, windings: Windings, known: d
         parts = [(0.0, first, 0, 1), (first, end, 1, n)] if n > 1 else [(0.0, first, 0, 1)]
     found = []
     for since, until, low, high in parts:
-        moment, path = _path(block, since, until, high - low, windings, known)
+        lead, moment, path = _path(block, since, until, high - low, windings, known)
         shift = None if modulation is None else modulation[low:high]
-        found.append(Stretch(until - since, moment, high - low, path, phase, shift, number))
+        found.append((lead, Stretch(until - since, moment, high - low, path, phase, shift, number)))
     return found
 
 
@@ -157,23 +169,32 @@ def _receiver(adc: SimpleNamespace, n: int, field: float | None) -> tuple[Any, A
     return phase, modulation
 
 
-def _path(block: Block, since, until, n: int, windings: Windings, known: dict) -> tuple[Any, Any]:
-    """Moment of a readout, and of each of its samples where they do not follow a straight line."""
+def _path(block: Block, since, until, n: int, windings: Windings, known: dict) -> tuple[Any, Any, Any]:
+    """What a readout winds: ahead of its first step, in all of its steps, and until each where they are not alike.
+
+    Samples lie in the middle of their dwells, so that the first step may begin on the ramp before a plateau that holds
+    all samples. Then all steps are made alike, and what the first one lacks is wound ahead of it.
+    """
     gradients = [g for g in (block.gx, block.gy, block.gz) if g is not None]
     if not gradients:
-        return None, None
+        return None, None, None
     events = (id(event) for event in (block.gx, block.gy, block.gz, block.rotation))
     key = (*events, float(value(since)), float(value(until)), n)
     plain = not (is_live(since) or is_live(until) or any(is_live(windings.of(g).wound) for g in gradients))
     if plain and key in known:
         return known[key]
-    moment = windings.between(block, since, until)
     times = since + (until - since) * (np.arange(1, n + 1) / n)
-    wound = windings.between(block, since, times)
-    path = np.stack([np.broadcast_to(value(w), (n,)) for w in wound], axis=-1)
-    straight = np.arange(1, n + 1)[:, None] / n * path[-1]
-    bent = np.abs(path - straight).max() > STRAIGHT * max(np.abs(path).max(), 1.0)
-    found = moment, (stack([w + np.zeros(n) for w in wound]).T if bent else None)
+    wound = [w + np.zeros(n) for w in windings.between(block, since, times)]
+    path = np.stack([value(w) for w in wound], axis=-1)
+    steps = np.diff(path, axis=0)
+    scale = max(np.abs(path).max(), 1.0)
+    if n > 1 and np.abs(steps - steps.mean(axis=0)).max() * n <= STRAIGHT * scale:
+        step = [(w[-1] - w[0]) / (n - 1) for w in wound]
+        lead = [w[0] - s for w, s in zip(wound, step, strict=True)]
+        lead = lead if any(is_live(part) or abs(part) > STRAIGHT * scale for part in lead) else None
+        found = lead, [n * s for s in step], None
+    else:
+        found = None, [w[-1] for w in wound], stack(wound).T if n > 1 else None
     if plain:
         known[key] = found
     return found
