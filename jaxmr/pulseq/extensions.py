@@ -6,7 +6,6 @@ Reference: the specification of the Pulseq file format 1.5, section "Extensions"
 """
 
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,13 +16,7 @@ TRIGGER_TYPES = {1: "output", 2: "trigger"}
 TRIGGER_CHANNELS = {"output": {1: "osc0", 2: "osc1", 3: "ext1"}, "trigger": {1: "physio1", 2: "physio2"}}
 
 
-class Rotation(NamedTuple):
-    """Turns the gradients of a block."""
-
-    matrix: Float[np.ndarray, "3 3"]
-
-
-def extension_lists(file: Parsed) -> dict[int, tuple[SimpleNamespace | Rotation, ...]]:
+def extension_lists(file: Parsed) -> dict[int, tuple[SimpleNamespace, ...]]:
     """The events that each list, named by its first entry, holds, in the order in which they were added.
 
     An event is one namespace, however many lists hold it.
@@ -59,7 +52,7 @@ def turned(quaternion: Float[np.ndarray, "4"]) -> Float[np.ndarray, "3 3"]:
     return np.eye(3) + 2 * w * cross + 2 * cross @ cross
 
 
-def _event(file: Parsed, extension: int, identity: int, row: int) -> SimpleNamespace | Rotation:
+def _event(file: Parsed, extension: int, identity: int, row: int) -> SimpleNamespace:
     table = file.tables["EXTENSIONS"]
     if extension not in file.extensions:
         raise row_fault(table, row, f"the extension of type {extension} is not specified in the file")
@@ -86,7 +79,7 @@ def _event(file: Parsed, extension: int, identity: int, row: int) -> SimpleNames
             raise ValueError(f"line {line}: the quaternion of a rotation has length 1, not {length:g}")
         matrix = turned(quaternion / length)
         matrix.setflags(write=False)
-        return Rotation(matrix)
+        return SimpleNamespace(type="rotation", matrix=matrix)
     return SimpleNamespace(type="unknown", name=name, text=text)
 
 
