@@ -254,6 +254,41 @@ num_samples 3
     np.testing.assert_allclose(first.rotation @ [1, 2, 3], [-2, 1, 3], atol=1e-9)  # a quarter turn about z
 
 
+def test_edges_that_an_old_file_does_not_say(tmp_path):
+    text = """
+[BLOCKS]
+1 5 0 1 0 0 0 0
+2 3 0 2 0 3 0 0
+3 3 0 0 0 3 0 0
+[GRADIENTS]
+1 1000 1 0 0
+2 1000 2 0 0
+3 1000 2 3 0
+[SHAPES]
+shape_id 1
+num_samples 5
+0.1
+0.3
+0.5
+0.7
+0.9
+shape_id 2
+num_samples 3
+0.9
+0.6
+0.2
+shape_id 3
+num_samples 3
+0
+1
+3
+"""
+    first, second, _ = load(write(tmp_path / "scan.seq", text, 4)).blocks
+    assert (first.gx.first, first.gx.last) == pytest.approx((0, 1000), abs=1e-9)  # a ramp
+    assert (second.gx.first, second.gx.last) == pytest.approx((1000, 0), abs=1e-9)  # from there over 800 and 400 down
+    assert (second.gz.first, second.gz.last) == pytest.approx((900, 200))  # samples at the edges are the edges
+
+
 def test_what_old_pulses_are_for(tmp_path):
     rf = "{} {} 1 2 0 {} 0"
     text = "\n".join(
