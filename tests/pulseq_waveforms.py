@@ -4,6 +4,82 @@ import numpy as np
 
 AXES = ("gx", "gy", "gz")
 
+EVERYTHING = """
+# Pulseq sequence file
+[VERSION]
+major 1
+minor 5
+revision 0
+
+[DEFINITIONS]
+GradientRasterTime 1e-05
+RadiofrequencyRasterTime 1e-06
+AdcRasterTime 1e-07
+BlockDurationRaster 1e-05
+Name test
+
+[BLOCKS]
+1 20 1 0 0 2 0 1
+2 50 0 1 2 0 1 2
+3 10 0 3 0 0 0 3
+
+[RF]
+1 2500 1 2 0 50 20 0.5 0 100 1.5 e
+[GRADIENTS]
+1 1000 0 100 3 4 10
+3 500 0 0 3 -1 0
+[TRAP]
+2 1e5 0 100 50 0
+[ADC]
+1 5 12500 100 0 0 50 0.5 4
+[EXTENSIONS]
+1 1 1 0
+2 2 1 1
+3 3 1 4
+4 4 1 5
+5 5 1 0
+extension LABELSET 1
+1 4 LIN
+extension TRIGGERS 2
+1 1 2 10 100
+extension DELAYS 3
+1 0 100 2 TE
+extension ROTATIONS 4
+1 0.6 0 0.8 0
+extension NEVER_HEARD 5
+1 any words
+[SHAPES]
+shape_id 1
+num_samples 100
+1
+0
+0
+97
+shape_id 2
+num_samples 100
+0
+0
+98
+shape_id 3
+num_samples 5
+0
+0.5
+1
+0.5
+0
+shape_id 4
+num_samples 5
+0
+1
+2
+4
+6
+[SIGNATURE]
+Type md5
+Hash 00000000000000000000000000000000
+"""
+"""A file with everything that version 1.5 knows, and an extension that it does not."""
+
 
 def begins(scan) -> np.ndarray:
     """When each block begins, s, and the last ends."""

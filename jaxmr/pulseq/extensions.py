@@ -45,11 +45,28 @@ def extension_lists(file: Parsed) -> dict[int, tuple[SimpleNamespace, ...]]:
     return lists
 
 
-def turned(quaternion: Float[np.ndarray, "4"]) -> Float[np.ndarray, "3 3"]:
+def rotation_matrix(quaternion: Float[np.ndarray, "4"]) -> Float[np.ndarray, "3 3"]:
     """The rotation that a unit quaternion (w, x, y, z) stands for."""
     w, (x, y, z) = quaternion[0], quaternion[1:]
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return np.eye(3) + 2 * w * cross + 2 * cross @ cross
+
+
+def rotation_quaternion(matrix: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "4"]:
+    """The unit quaternion (w, x, y, z) of a rotation, its largest part positive."""
+    xx, yy, zz = np.diag(matrix)
+    s, d = matrix + matrix.T, matrix - matrix.T
+    # 4 q q^T, whose longest column is free of cancellation
+    products = np.array(
+        [
+            [1 + xx + yy + zz, d[2, 1], d[0, 2], d[1, 0]],
+            [d[2, 1], 1 + xx - yy - zz, s[0, 1], s[0, 2]],
+            [d[0, 2], s[0, 1], 1 - xx + yy - zz, s[1, 2]],
+            [d[1, 0], s[0, 2], s[1, 2], 1 - xx - yy + zz],
+        ]
+    )
+    column = products[np.diag(products).argmax()]
+    return column / np.linalg.norm(column)
 
 
 def _event(file: Parsed, extension: int, identity: int, row: int) -> SimpleNamespace:
@@ -77,7 +94,7 @@ def _event(file: Parsed, extension: int, identity: int, row: int) -> SimpleNames
         length = np.linalg.norm(quaternion)
         if abs(length - 1) > 1e-3:
             raise ValueError(f"line {line}: the quaternion of a rotation has length 1, not {length:g}")
-        matrix = turned(quaternion / length)
+        matrix = rotation_matrix(quaternion / length)
         matrix.setflags(write=False)
         return SimpleNamespace(type="rotation", matrix=matrix)
     return SimpleNamespace(type="unknown", name=name, text=text)
