@@ -9,10 +9,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from jaxmr.core.files import whole
 from jaxmr.io.hdf5 import load_dictionary, read_about, save_dictionary
 from jaxmr.io.nifti import read_map, write_maps
 from jaxmr.io.signals import read_mask
-from jaxmr.io.writing import whole
 from jaxmr.mrf.container import Dictionary
 from jaxmr.mrf.subspace import compress
 

@@ -9,9 +9,9 @@ import jaxmr as mr
 from jaxmr.cli import options as shared
 from jaxmr.cli import scoring, summary
 from jaxmr.cli.match import to_images
+from jaxmr.core.files import whole
 from jaxmr.io.hdf5 import save_dictionary
 from jaxmr.io.nifti import write_maps
-from jaxmr.io.writing import whole
 from jaxmr.models.driver import simulate_many
 from jaxmr.objects import Phantom, to_image
 from jaxmr.plot.maps import maps_figure

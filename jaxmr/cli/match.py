@@ -9,9 +9,9 @@ import numpy as np
 import jaxmr as mr
 from jaxmr.cli import options as shared
 from jaxmr.cli import summary
+from jaxmr.core.files import whole
 from jaxmr.io.nifti import write_maps
 from jaxmr.io.signals import VoxelSize, read_mask, read_signals
-from jaxmr.io.writing import whole
 from jaxmr.mrf import Match, Store
 from jaxmr.plot.maps import estimates_figure
 from jaxmr.units import mm

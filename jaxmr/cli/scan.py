@@ -13,11 +13,11 @@ from jaxmr.cli import options as shared
 from jaxmr.cli import summary
 from jaxmr.cli.scan_sequences import Protocol, protocol
 from jaxmr.cli.scan_subject import Geometry, subject, with_coils
+from jaxmr.core.files import whole
 from jaxmr.encoding import Fourier, Nufft, pipe_menon_weights, radial_weights, to_grid
 from jaxmr.io.nifti import write_maps
 from jaxmr.io.raw import write_raw
 from jaxmr.io.raw_headers import GRIDDED
-from jaxmr.io.writing import whole
 from jaxmr.models import PDG, ImagingModel
 from jaxmr.models.scanning import scan
 from jaxmr.objects import Phantom

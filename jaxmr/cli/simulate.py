@@ -9,8 +9,8 @@ import numpy as np
 from jaxmr.cli import options as shared
 from jaxmr.cli import summary
 from jaxmr.core.checks import as_float
+from jaxmr.core.files import whole
 from jaxmr.io.signals import write_signals
-from jaxmr.io.writing import whole
 from jaxmr.models.driver import simulate_many
 from jaxmr.objects import Tissue, to_image
 from jaxmr.plot.sequence import train_figure

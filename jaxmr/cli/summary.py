@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmr.cli.info import devices, versions
-from jaxmr.io.writing import whole
+from jaxmr.core.files import whole
 
 UNITS = {"t1": (1e3, "ms"), "t2": (1e3, "ms"), "b0": (1.0, "Hz")}
 """Factor and unit in which a parameter is told."""

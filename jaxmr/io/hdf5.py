@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmr.io.writing import whole
+from jaxmr.core.files import whole
 from jaxmr.mrf.container import Dictionary
 
 _FORMAT, _VERSION = "jaxmr dictionary", 1

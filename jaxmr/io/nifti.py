@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxmr.core.files import whole
 from jaxmr.core.types import Array, Shaped
-from jaxmr.io.writing import whole
 
 _UNITS = {"t1": "s", "t2": "s", "t2_prime": "s", "b0": "Hz", "diffusivity": "m2/s"}
 _OURS = ("L", "P", "S")

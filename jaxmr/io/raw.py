@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.recfunctions import require_fields
 
+from jaxmr.core.files import whole
 from jaxmr.core.types import Array, Complex, Float
 from jaxmr.io.raw_headers import (
     COUNTERS,
@@ -30,7 +31,6 @@ from jaxmr.io.raw_headers import (
     order_flags,
     parse,
 )
-from jaxmr.io.writing import whole
 
 Values = Array | np.ndarray
 

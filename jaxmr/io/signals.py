@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxmr.core.files import whole
 from jaxmr.core.types import Complex
 from jaxmr.io.nifti import read_map, read_series
-from jaxmr.io.writing import whole
 
 VoxelSize = tuple[float, float, float]
 

@@ -6,7 +6,6 @@ Reference: the specification of the Pulseq file format 1.5, section "Extensions"
 """
 
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,13 +16,7 @@ TRIGGER_TYPES = {1: "output", 2: "trigger"}
 TRIGGER_CHANNELS = {"output": {1: "osc0", 2: "osc1", 3: "ext1"}, "trigger": {1: "physio1", 2: "physio2"}}
 
 
-class Rotation(NamedTuple):
-    """Turns the gradients of a block."""
-
-    matrix: Float[np.ndarray, "3 3"]
-
-
-def extension_lists(file: Parsed) -> dict[int, tuple[SimpleNamespace | Rotation, ...]]:
+def extension_lists(file: Parsed) -> dict[int, tuple[SimpleNamespace, ...]]:
     """The events that each list, named by its first entry, holds, in the order in which they were added.
 
     An event is one namespace, however many lists hold it.
@@ -52,14 +45,31 @@ def extension_lists(file: Parsed) -> dict[int, tuple[SimpleNamespace | Rotation,
     return lists
 
 
-def turned(quaternion: Float[np.ndarray, "4"]) -> Float[np.ndarray, "3 3"]:
+def rotation_matrix(quaternion: Float[np.ndarray, "4"]) -> Float[np.ndarray, "3 3"]:
     """The rotation that a unit quaternion (w, x, y, z) stands for."""
     w, (x, y, z) = quaternion[0], quaternion[1:]
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return np.eye(3) + 2 * w * cross + 2 * cross @ cross
 
 
-def _event(file: Parsed, extension: int, identity: int, row: int) -> SimpleNamespace | Rotation:
+def rotation_quaternion(matrix: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "4"]:
+    """The unit quaternion (w, x, y, z) of a rotation, its largest part positive."""
+    xx, yy, zz = np.diag(matrix)
+    s, d = matrix + matrix.T, matrix - matrix.T
+    # 4 q q^T, whose longest column is free of cancellation
+    products = np.array(
+        [
+            [1 + xx + yy + zz, d[2, 1], d[0, 2], d[1, 0]],
+            [d[2, 1], 1 + xx - yy - zz, s[0, 1], s[0, 2]],
+            [d[0, 2], s[0, 1], 1 - xx + yy - zz, s[1, 2]],
+            [d[1, 0], s[0, 2], s[1, 2], 1 - xx - yy + zz],
+        ]
+    )
+    column = products[np.diag(products).argmax()]
+    return column / np.linalg.norm(column)
+
+
+def _event(file: Parsed, extension: int, identity: int, row: int) -> SimpleNamespace:
     table = file.tables["EXTENSIONS"]
     if extension not in file.extensions:
         raise row_fault(table, row, f"the extension of type {extension} is not specified in the file")
@@ -84,9 +94,9 @@ def _event(file: Parsed, extension: int, identity: int, row: int) -> SimpleNames
         length = np.linalg.norm(quaternion)
         if abs(length - 1) > 1e-3:
             raise ValueError(f"line {line}: the quaternion of a rotation has length 1, not {length:g}")
-        matrix = turned(quaternion / length)
+        matrix = rotation_matrix(quaternion / length)
         matrix.setflags(write=False)
-        return Rotation(matrix)
+        return SimpleNamespace(type="rotation", matrix=matrix)
     return SimpleNamespace(type="unknown", name=name, text=text)
 
 

@@ -6,6 +6,7 @@ Reference: the specification of the Pulseq file format, versions 1.2 to 1.5.
 """
 
 import hashlib
+import itertools
 import re
 import warnings
 from typing import NamedTuple
@@ -145,7 +146,7 @@ def _sections(text: str) -> dict[str, Lines]:
         if row and not row.startswith("#"):
             raise ValueError(f"line {i + 1}: {row[:40]!r} stands before the first section: is this a Pulseq file?")
     sections = {}
-    for start, end in zip(headers, [*headers[1:], len(rows)], strict=True):
+    for start, end in itertools.pairwise([*headers, len(rows)]):
         name = rows[start].removeprefix("[").removesuffix("]")
         if not rows[start].endswith("]") or name not in SECTIONS:
             raise ValueError(f"line {start + 1}: no section is called {rows[start][:40]!r}")
@@ -239,7 +240,7 @@ def _extensions(section: Lines | None) -> tuple[Lines | None, dict[int, Specific
     heads = [i for i, row in enumerate(section.text) if row.split()[0] == "extension"]
     lists = Lines(section.header, section.text[: (heads or [None])[0]], section.numbers[: (heads or [None])[0]])
     extensions = {}
-    for head, end in zip(heads, [*heads[1:], len(section.text)], strict=True):
+    for head, end in itertools.pairwise([*heads, len(section.text)]):
         match = re.fullmatch(r"extension\s+(\S+)\s+([0-9]{1,9})", section.text[head])
         if not match:
             raise ValueError(f"line {section.numbers[head]}: expected 'extension NAME TYPE' with a number as type")
@@ -263,7 +264,7 @@ def _shapes(section: Lines | None, stored_plainly: bool) -> dict[int, np.ndarray
     if section.text and heads[:1] != [0]:
         raise ValueError(f"line {section.numbers[0]}: expected 'shape_id', not {section.text[0][:40]!r}")
     shapes, total = {}, 0
-    for head, end in zip(heads, [*heads[1:], len(section.text)], strict=True):
+    for head, end in itertools.pairwise([*heads, len(section.text)]):
         line = section.numbers[head]
         match = re.fullmatch(
             r"shape_id\s+([0-9]{1,9})\nnum_samples\s+([0-9]{1,15})", "\n".join(section.text[head : head + 2])
@@ -290,7 +291,7 @@ def _shapes(section: Lines | None, stored_plainly: bool) -> dict[int, np.ndarray
 
 
 def _check_signature(content: bytes, section: Lines | None) -> None:
-    """Warn where the file is not the one that was signed; some sign with the newline before [SIGNATURE], most without."""
+    """Warn where the file is not the one that was signed: without or (JEMRIS) with the newline before [SIGNATURE]."""
     said = dict(row.split(maxsplit=1) for row in section.text if len(row.split()) == 2) if section else {}
     if said.get("Type", "").lower() != "md5" or "Hash" not in said:
         return

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxmr.pulseq.blocks import Block
 from jaxmr.pulseq.events import Rasters, adc_events, end, gradients, rf_events
-from jaxmr.pulseq.extensions import Rotation, extension_lists
+from jaxmr.pulseq.extensions import extension_lists
 from jaxmr.pulseq.parsing import Parsed, numbers, parsed, row_fault
 
 PLAYERS = ("rf", "gx", "gy", "gz", "adc")
@@ -96,10 +96,10 @@ def _blocks(file: Parsed, rasters: Rasters) -> list[Block]:
             if late:
                 what = f"{late[0]} ends {ends[late[0]]:g} s after the begin of its block, which lasts {duration:g} s"
                 raise row_fault(table, row, what)
-        rotations = [extra.matrix for extra in extras if isinstance(extra, Rotation)]
+        rotations = [extra.matrix for extra in extras if extra.type == "rotation"]
         if len(rotations) > 1:
             raise row_fault(table, row, "the block has two rotations")
-        others = tuple(extra for extra in extras if not isinstance(extra, Rotation))
+        others = tuple(extra for extra in extras if extra.type != "rotation")
         blocks.append(Block(duration, **events, rotation=rotations[0] if rotations else None, extras=others))
     if file.version < (1, 5, 0):
         _continue_edges(blocks)
