@@ -22,7 +22,7 @@ def sample(folder) -> mr.Phantom:
     position = np.stack([place(x, m0.shape[1], 0), place(y, m0.shape[0], 1), 0.0 * x], axis=-1)
     full = m0 > 0
     # dB winds clockwise there, and the conjugate of the signal turns it back.
-    tissue = mr.Tissue(1e-3 / r1[full], 1e-3 / r2[full], m0[full], b0=1e3 * db[full] / (2 * np.pi))
+    tissue = mr.Tissue(1e-3 / r1[full], 1e-3 / r2[full], m0[full], b0=db[full] / (2 * np.pi))
     return mr.Phantom(tissue, 1e-3 * position, (1e-3, 1e-3, 1e-3))
 
 
