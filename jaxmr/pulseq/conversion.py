@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmr.physics.rf import Waveform
 from jaxmr.pulseq.blocks import Block
 from jaxmr.pulseq.gradients import Windings
 from jaxmr.pulseq.live import is_live, stack
 from jaxmr.pulseq.orders import orders
-from jaxmr.pulseq.pulses import Library, Turn, waveform
+from jaxmr.pulseq.pulses import Library, Shape, Turn
 from jaxmr.pulseq.stretches import Span, Stretch, spans
 from jaxmr.sequences.sequence import Event, Pulse, Segment, Sequence
 from jaxmr.units import GAMMA
@@ -69,10 +70,10 @@ def drafted(blocks: Many[Block], b0: float | None = None) -> tuple[Draft, list[P
         same = range(start, end)
         places += [Place(number, i - start, found[i]) for i in same]
         parts.append(_segment([found[i] for i in same], [turns[i] for i in same], wound[start], leaves))
-    shapes = [_leaves(shape, leaves) for shape, _ in library.shapes]
+    shapes = [_shape(shape, leaves) for shape, _ in library.shapes]
 
     def assemble(values: list[Any]) -> Sequence:
-        return Sequence(tuple(part(values) for part in parts), tuple(waveform(shape(values)) for shape in shapes))
+        return Sequence(tuple(part(values) for part in parts), tuple(shape(values) for shape in shapes))
 
     return Draft(leaves, assemble), places
 
@@ -100,7 +101,7 @@ def _segment(same: list[Span], turns: list[Turn | None], wound: list[int | None]
         played = None
         if pulse is not None:
             parts, shape, use = pulse
-            numbers = {name: None if at is None else values[at] for name, at in parts.items()}
+            numbers: dict[str, Any] = {name: None if at is None else values[at] for name, at in parts.items()}
             played = Pulse(**numbers, shape=shape, use=use)
         events = tuple(column(values, order) for column, order in zip(columns, wound, strict=True))
         return Segment(played, events, len(same))
@@ -120,7 +121,7 @@ def _event(column: list[Stretch], leaves: list) -> Callable:
     }
 
     def make(values: list[Any], order: int | None) -> Event:
-        numbers = {name: None if place is None else values[place] for name, place in at.items()}
+        numbers: dict[str, Any] = {name: None if place is None else values[place] for name, place in at.items()}
         return Event(**numbers, order=order, samples=first.samples)
 
     return make
@@ -143,11 +144,8 @@ def _train(numbers: list[Any], leaves: list) -> int | None:
     return len(leaves) - 1
 
 
-def _leaves(shape: Any, leaves: list) -> Callable:
+def _shape(shape: Shape, leaves: list) -> Callable[[list[Any]], Waveform]:
     """A shape whose arrays go to `leaves`."""
     start = len(leaves)
     leaves.extend([shape.samples, shape.duration, shape.gradient, shape.thickness, shape.centre])
-    return lambda values: shape._replace(
-        samples=values[start], duration=values[start + 1], gradient=values[start + 2], thickness=values[start + 3],
-        centre=values[start + 4],
-    )  # fmt: skip
+    return lambda values: Waveform(*values[start : start + 5], symmetric=shape.symmetric)

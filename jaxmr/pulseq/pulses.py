@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmr.physics import rf as pulses
 from jaxmr.pulseq.blocks import Block
 from jaxmr.pulseq.gradients import Windings
 from jaxmr.pulseq.live import factored, is_live, stack, value
@@ -202,8 +201,3 @@ def _thickness(samples: np.ndarray, duration: float, gradient: float) -> float:
 def _wrapped(phase: Any) -> Any:
     """The phase less whole turns, which float32 would feel."""
     return phase - 2 * np.pi * np.round(float(value(phase)) / (2 * np.pi))
-
-
-def waveform(shape: Shape) -> pulses.Waveform:
-    """The shape once its parts are arrays."""
-    return pulses.Waveform(*shape)
