@@ -58,10 +58,12 @@ _COMMANDS = {
         "jaxmr simulate --t1 838,1607 --t2 71,76 --out signals.csv\n  jaxmr simulate --phantom maps/ --out signals.npz",
     ),
     "scan": (
-        "scan a brain: raw data and an image of a gradient echo, spin echo, EPI, MPRAGE, radial or spiral sequence",
+        "scan a brain: raw data and an image of a gradient echo, spin echo, EPI, MPRAGE, radial or spiral sequence, "
+        "or of a Pulseq file",
         "jaxmr scan --out out/\n"
         "  jaxmr scan --sequence tse --matrix 128 --te 100 --coils 8 --snr 30 --out out/\n"
-        "  jaxmr scan --sequence epi --phantom maps/ --model isochromats --out out/",
+        "  jaxmr scan --sequence epi --phantom maps/ --model isochromats --out out/\n"
+        "  jaxmr scan --sequence scan.seq --pulses finite --out out/",
     ),
     "info": ("print versions and devices, or what a dictionary holds", "jaxmr info\n  jaxmr info dictionary.h5"),
 }
@@ -170,7 +172,11 @@ def _simulate(command: Parser) -> None:
 
 def _imaging(command: Parser) -> None:
     _out(command, "FOLDER", "folder for raw data (ISMRMRD), image (NIfTI), figure and summary")
-    command.add_argument("--sequence", choices=tuple(PROTOCOLS), default="gre", help="(default gre)")
+    command.add_argument(
+        "--sequence", metavar="NAME|FILE.seq", type=sequence, default="gre",
+        help=f"{', '.join(PROTOCOLS)} (default gre), or a Pulseq file; its image is as large as its k-space, unless "
+        "--matrix and --fov say so",
+    )  # fmt: skip
     command.add_argument(
         "--phantom",
         metavar="WHAT",
@@ -211,7 +217,14 @@ def _imaging(command: Parser) -> None:
     model.add_argument(
         "--tolerance", type=float, default=1e-3, help="of pdg: error of k-space, relative to its norm (default 1e-3)"
     )
+    model.add_argument(
+        "--pulses", choices=("instantaneous", "finite"), default="instantaneous",
+        help="of pdg: instantaneous (default), or finite: with the shapes, slice gradients and off-resonance of a file",
+    )  # fmt: skip
     model.add_argument("--isochromats", metavar="N", type=int, default=64, help="in each voxel (default 64)")
+    model.add_argument(
+        "--field", metavar="TESLA", type=float, default=3.0, help="that a file's offsets in ppm refer to (default 3)"
+    )
     _progress(command)
 
 
@@ -293,6 +306,13 @@ def _progress(command: Parser) -> None:
         default=sys.stderr.isatty(),
         help="no progress bars (shown only on a terminal anyway)",
     )
+
+
+def sequence(text: str) -> str:
+    """The name of a sequence of `scan`, or a Pulseq file."""
+    if text not in PROTOCOLS and not text.endswith(".seq"):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(PROTOCOLS)}, nor a .seq file")
+    return text
 
 
 def numbers(text: str) -> list[float]:

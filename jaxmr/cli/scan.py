@@ -10,7 +10,7 @@ import numpy as np
 
 import jaxmr as mr
 from jaxmr.cli import options as shared
-from jaxmr.cli import summary
+from jaxmr.cli import scan_files, summary
 from jaxmr.cli.scan_sequences import Protocol, protocol
 from jaxmr.cli.scan_subject import Geometry, subject, with_coils
 from jaxmr.core.files import whole
@@ -26,18 +26,26 @@ from jaxmr.recon import adjoint_reconstruction
 from jaxmr.sequences import duration
 from jaxmr.units import deg, mm, ms
 
+SUB_SLICES = 16
+"""Of a voxel, for pulses of some duration: thin against the edges of a slice."""
+
 
 def run(options: Any) -> None:
     shared.use_cores()
     if options.snr is not None and not options.snr > 0:
         raise ValueError(f"--snr must be positive, got {options.snr:g}; leave it out for no noise")
-    model = mr.PDG(options.tolerance) if options.model == "pdg" else mr.Isochromats(options.isochromats)
+    model = _model(options)
     seconds: dict[str, float] = {}
+    file = None
+    if options.sequence.endswith(scan_files.SUFFIX):
+        with shared.timed(seconds, "file"):
+            file = scan_files.opened(options.sequence, options.field)
+            options.matrix, options.fov = scan_files.asked(file, options)
     with shared.timed(seconds, "phantom"):
         phantom, name, geometry = subject(options)
         phantom, maps = with_coils(phantom, options.coils, geometry)
     with shared.timed(seconds, "plan"):
-        played = protocol(options, geometry)
+        played = protocol(options, geometry) if file is None else scan_files.protocol_of(file)
         model = model.planned(played.sequence, phantom)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -73,6 +81,13 @@ def run(options: Any) -> None:
     print(f"\nwritten to {out}: {', '.join(written)}")
 
 
+def _model(options: Any) -> ImagingModel:
+    if options.model == "isochromats":
+        return mr.Isochromats(options.isochromats)
+    finite = options.pulses == "finite"
+    return mr.PDG(options.tolerance, options.pulses, SUB_SLICES if finite else 1)
+
+
 def reconstruction(played: Protocol, geometry: Geometry, maps=None) -> tuple[Callable, float]:
     """How the image comes of k-space, and the standard deviation of its noise, of each coil, for one of 1 in k-space.
 
@@ -82,13 +97,14 @@ def reconstruction(played: Protocol, geometry: Geometry, maps=None) -> tuple[Cal
     """
     matrix, voxel = geometry.matrix, geometry.voxel_size
     gridded = played.trajectory in GRIDDED
-    operator = Fourier(matrix) if gridded else Nufft(played.k, voxel[0], matrix)
+    k, sides = played.k[:, : len(matrix)], np.array(voxel[: len(matrix)])
+    operator = Fourier(matrix) if gridded else Nufft(k, sides, matrix)
     if gridded:
         weights = np.full(matrix, 1 / math.prod(matrix))
     elif played.trajectory == "radial":
         weights = np.ravel(radial_weights(played.k.reshape(-1, played.samples, 3)[..., :2], voxel[0]))
     else:
-        weights = np.asarray(pipe_menon_weights(played.k[:, :2], voxel[0], matrix))
+        weights = np.asarray(pipe_menon_weights(k, sides, matrix))
 
     def image(kspace) -> np.ndarray:
         samples = to_grid(kspace, played.k, matrix, np.array(voxel)) if gridded else kspace
@@ -155,14 +171,16 @@ def _describe(name: str, played: Protocol, geometry: Geometry) -> str:
     matrix = " x ".join(map(str, geometry.matrix))
     length = f"{played.sequence.n_echoes} samples in {float(duration(played.sequence)):.3g} s"
     voxels = f"{matrix} voxels of {_sizes(geometry.voxel_size)} mm"
-    return ", ".join([name, voxels, f"flip {played.timing['flip'] / deg:.4g} degrees", *told, *dummies, length])
+    flip = [f"flip {played.timing['flip'] / deg:.4g} degrees"] if "flip" in played.timing else []
+    return ", ".join([name, voxels, *flip, *told, *dummies, length])
 
 
 def _describe_model(model: ImagingModel) -> str:
     if isinstance(model, PDG):
         assert model.error is not None
         expected = f"{float(model.error):.1g} expected"
-        return f"phase distribution graph, tolerance {model.tolerance:g} ({expected}), {model.n_states} states"
+        pulses = "" if model.pulses == "instantaneous" else f", {model.pulses} pulses in {model.n_z} sub-slices"
+        return f"phase distribution graph, tolerance {model.tolerance:g} ({expected}), {model.n_states} states{pulses}"
     assert isinstance(model, mr.Isochromats)
     return f"{model.per_voxel} isochromats per voxel"
 

@@ -121,6 +121,8 @@ def _empty(phantom: Phantom) -> Phantom:
 
 def _matrix(options: Any) -> tuple[int, ...]:
     """Shape of the image: one number is that of rows and columns."""
+    if options.sequence not in PROTOCOLS:
+        return options.matrix
     usual = PROTOCOLS[options.sequence].matrix
     asked: tuple[int, ...] = usual if options.matrix is None else options.matrix
     given = asked
