@@ -308,8 +308,6 @@ def test_bad_options_are_refused(options, message):
 
 
 def test_what_isochromats_cannot_do_is_refused():
-    with pytest.raises(ValueError, match="simulate with PDG"):
-        mr.simulate(fisp(3), voxel(diffusivity=jnp.array([1e-9])), Isochromats())
     with pytest.raises(ValueError, match="needs many of them, got per_voxel=1"):
         mr.simulate(fisp(3), voxel(t2_prime=jnp.array([0.03])), Isochromats(1))
     with pytest.raises(ValueError, match="takes no sample"):
