@@ -198,7 +198,7 @@ def _play_event(
     if event.samples and (motion is not None or drift is not None or event.path is not None):
         return precession.walk(state, drift, event, spins, motion, time)
     if jump is None:
-        place, drift = precession.journey(spins, motion, drift, time, event.duration)
+        place, drift = precession.journey(spins, motion, drift, time, event.duration, event.moment is not None)
         jump = precession.jump(event, spins, place)
     # Or else XLA computes all of the repetition again for every row of the tables.
     state = precession.once(state) if jump.tables else state

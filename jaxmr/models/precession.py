@@ -64,7 +64,7 @@ def moved(spins: Spins, motion: Motion, time: Any) -> Place:
 
 
 def journey(
-    spins: Spins, motion: Motion | None, drift: Drift | None, start: Any, duration: Any
+    spins: Spins, motion: Motion | None, drift: Drift | None, start: Any, duration: Any, encoded: bool
 ) -> tuple[Place, Drift | None]:
     """Mean position over a stretch of time, which a constant gradient weighs by; how far spins diffused by its end."""
     place = at_rest(spins)
@@ -73,7 +73,7 @@ def journey(
         place = Place((early + late) / 2, None)
     if drift is None or spins.walk is None:
         return place, None
-    strayed, drift = walking.stray(spins.walk, drift, duration)
+    strayed, drift = walking.stray(spins.walk, drift, duration, encoded)
     return place._replace(strayed=strayed), drift
 
 
@@ -155,7 +155,7 @@ def walk(
 
     def step(carry, row):
         (state, drift), (index, moment) = carry, row
-        place, drift = journey(spins, motion, drift, start + index * time, time)
+        place, drift = journey(spins, motion, drift, start + index * time, time, moment is not None)
         state = ensembles.advance(state, stretch(spins, place, moment, time), e1)
         return (state, drift), received(state, spins)
 

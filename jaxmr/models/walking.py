@@ -51,21 +51,20 @@ def start(walk: Walk | None, shape: tuple[int, int]) -> Drift | None:
     return Drift(jnp.zeros((3, *shape), walk.diffusivity.dtype), jnp.zeros((), jnp.int32))
 
 
-def stray(walk: Walk, drift: Drift, time: Any) -> tuple[Float[Array, "3 spins voxels"], Drift]:
-    """Mean displacement over a step of `time`, and what the step leaves."""
-    n_spins, dtype = drift.displacement.shape[1], drift.displacement.dtype
+def stray(walk: Walk, drift: Drift, time: Any, encoded: bool) -> tuple[Float[Array, "3 spins voxels"] | None, Drift]:
+    """Mean displacement over a step of `time`, where a gradient encodes it, and what the step leaves."""
+    displacement, steps = drift
+    shape = (6 if encoded else 3, displacement.shape[1])
 
-    def normal(index):
-        # Apart, so that the mean costs nothing where no gradient asks for it.
-        def of(key):
-            return jax.random.normal(jax.random.fold_in(key, index), (3, n_spins), jnp.float32)
+    def draw(key):
+        return jax.random.normal(jax.random.fold_in(key, steps), shape, jnp.float32)
 
-        return jax.vmap(of, out_axes=-1)(walk.keys).astype(dtype)
-
+    # Or else XLA draws again for every use of a number.
+    normal = jax.lax.optimization_barrier(jax.vmap(draw, out_axes=-1)(walk.keys)).astype(displacement.dtype)
     size = _root(walk.diffusivity * time)[None]
-    end = 2**0.5 * size * normal(2 * drift.steps)
-    mean = drift.displacement + end / 2 + 6**-0.5 * size * normal(2 * drift.steps + 1)
-    return mean, Drift(drift.displacement + end, drift.steps + 1)
+    end = 2**0.5 * size * normal[:3]
+    mean = displacement + end / 2 + 6**-0.5 * size * normal[3:] if encoded else None
+    return mean, Drift(displacement + end, steps + 1)
 
 
 def _root(square: Float[Array, "*any"]) -> Float[Array, "*any"]:
