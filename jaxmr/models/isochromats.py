@@ -3,8 +3,11 @@
 Between pulses a spin makes one jump per event, exp(i (moment . r + 2 pi b0 t)) with T1 and T2. A pulse with a shape is
 played in hard-pulse steps, each an exact rotation about the effective field (Strang splitting with relaxation).
 
-Where tissue has a diffusivity, spins walk at random, freely, through voxel walls; a k-space sample is then off by about
-one over the square root of the spins. No k enters: it judges what models make of diffusion by k-weights.
+Where tissue has a diffusivity, spins walk at random, freely, through voxel walls; the error of a sample falls with one
+over the square root of their number. A spin keeps the tissue of the voxel in which it began, and counts there wherever
+it goes. k-weights (EPG, PDG) count it where it is when it is sampled: an image is the same in the midst of a uniform
+object, but a voxel's share in a sample at moment k, with k(s) on its way, differs by
+exp(D (2 k . integral of k(s) ds - k^2 t)), which is near 1 where k winds little over the length of a walk.
 
 Durations count from RF centre to RF centre. A shaped pulse therefore stands at its centre: the free precession and
 relaxation that the events on both sides count over the time of the pulse are taken back around it, and so is the
@@ -34,6 +37,7 @@ from jaxmr.physics import ensembles
 from jaxmr.physics.ensembles import Ensemble
 from jaxmr.physics.rf import Waveform
 from jaxmr.sequences.sequence import Event, Inversion, Pulse, Segment, Sequence
+from jaxmr.sequences.timeline import over_periods
 
 CPU_MEMORY, MEMORY = 4 << 20, 2 << 30
 """Bytes of the spins computed together: on a CPU what its caches hold, elsewhere a share of the device's memory."""
@@ -144,12 +148,9 @@ def play(sequence: Sequence, spins: Spins, motion: Motion | None = None) -> Comp
     one = jnp.ones(spins.shape, spins.r1.dtype)
     state = Ensemble(*(component * one for component in initial))
     carry = state, walking.start(spins.walk, spins.shape), jnp.zeros((), one.dtype)
-    parts = []
-    for segment in sequence.segments:
-        carry, samples = _play_segment(carry, segment, sequence.shapes, spins, motion)
-        if samples is not None:
-            parts.append(samples)
-    return jnp.concatenate(parts, axis=1)
+    segments = jax.tree.map(lambda leaf: jnp.asarray(leaf, one.dtype), list(sequence.segments))
+    play_one = lambda carry, one: _play_segment(carry, one, sequence.shapes, spins, motion)  # noqa: E731
+    return over_periods(play_one, carry, segments)
 
 
 def _play_segment(carry, segment: Segment, shapes: tuple[Waveform, ...], spins: Spins, motion: Motion | None):
