@@ -57,12 +57,12 @@ class Isochromats(ImagingModel):
     computed together; None suits the device.
 
     Spins of tissue with a diffusivity walk at random from where they sit, or motion has them; coils, fields and
-    diffusivity stay those of their voxel, and during a shaped pulse they stand. The error of a sample is about
-    sqrt(sum |m0 coil|^2 / per_voxel) over the voxels, at most, without bias. seed: of the walks, as an array
-    to be traced; a seed gives the same walks for any memory, devices and precision. first_voxel: number of the
-    phantom's first voxel, where it is part of a larger one, so that parts walk differently (`mr.scan` says it).
-    The derivative by diffusivity D has no bias where D > 0, and a relative error of about (2 b D spins)^(-1/2) at
-    a small b-value; where D = 0 it is taken as 0.
+    diffusivity stay those of their voxel, and during a shaped pulse they stand. The error of a sample is at most
+    about sqrt(sum |m0 coil|^2 / per_voxel) over the voxels, without bias. Every sample is a step of its own, a
+    hundred times the work of spins that stay. seed: of the walks, as an array to be traced; a seed gives the same
+    walks for any memory, devices and precision. first_voxel: number of the phantom's first voxel, where it is part
+    of a larger one, so that parts walk differently (`scan` says it). The derivative by diffusivity D has no bias
+    where D > 0, and a relative error of about (2 b D spins)^(-1/2) at a small b-value; where D = 0 it is taken as 0.
     """
 
     per_voxel: int | tuple[int, int, int] = eqx.field(static=True, default=64)
