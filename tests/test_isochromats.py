@@ -1,5 +1,6 @@
 """Isochromats against other people's k-space, EPG, plain NumPy spins, closed forms and finite differences."""
 
+import dataclasses
 import itertools
 
 import equinox as eqx
@@ -14,6 +15,7 @@ from jaxmr.models import scanning
 from jaxmr.models.isochromats import Isochromats
 from jaxmr.models.scanning import scan
 from jaxmr.physics import bloch, ensembles
+from jaxmr.sequences import timeline
 from jaxmr.sequences.sequence import Event, Pulse, Segment, Sequence
 from jaxmr.units import mm, ms
 
@@ -159,6 +161,19 @@ def test_tables_of_samples_agree_with_a_walk_sample_by_sample():
     np.testing.assert_allclose(mr.simulate(*imaging(path=True), model), found, atol=1e-12)
     still = Isochromats(8, motion=lambda position, time: position)
     np.testing.assert_allclose(mr.simulate(*imaging(), still), found, atol=1e-12)
+
+
+def test_shots_of_one_structure_are_those_played_one_by_one(monkeypatch):
+    """Two shots of other numbers, compiled as one, and what follows."""
+    sequence, phantom = imaging(n=3, samples=4)
+    first, train = sequence.segments
+    other = jax.tree.map(lambda leaf: 1.1 * leaf, (train, first))
+    shots = dataclasses.replace(sequence, segments=(train, first, *other, Segment(None, train.events[:1], 3), first))
+    assert timeline.periods(list(shots.segments))[0] == (0, 2, 2)
+    found = mr.simulate(shots, phantom, Isochromats(8))
+    monkeypatch.setattr(timeline, "periods", lambda parts: [(i, 1, 1) for i in range(len(parts))])
+    jax.clear_caches()
+    np.testing.assert_allclose(found, mr.simulate(shots, phantom, Isochromats(8)), atol=1e-12)
 
 
 def test_neither_memory_nor_devices_nor_chunks_change_the_result():
@@ -308,8 +323,6 @@ def test_bad_options_are_refused(options, message):
 
 
 def test_what_isochromats_cannot_do_is_refused():
-    with pytest.raises(ValueError, match="simulate with PDG"):
-        mr.simulate(fisp(3), voxel(diffusivity=jnp.array([1e-9])), Isochromats())
     with pytest.raises(ValueError, match="needs many of them, got per_voxel=1"):
         mr.simulate(fisp(3), voxel(t2_prime=jnp.array([0.03])), Isochromats(1))
     with pytest.raises(ValueError, match="takes no sample"):

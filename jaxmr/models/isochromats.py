@@ -3,6 +3,12 @@
 Between pulses a spin makes one jump per event, exp(i (moment . r + 2 pi b0 t)) with T1 and T2. A pulse with a shape is
 played in hard-pulse steps, each an exact rotation about the effective field (Strang splitting with relaxation).
 
+Where tissue has a diffusivity, spins walk at random, freely, through voxel walls; the error of a sample falls with one
+over the square root of their number. A spin keeps the tissue of the voxel in which it began, and counts there wherever
+it goes. k-weights (EPG, PDG) count it where it is when it is sampled: an image is the same in the midst of a uniform
+object, but a voxel's share in a sample at moment k, with k(s) on its way, differs by
+exp(D (2 k . integral of k(s) ds - k^2 t)), which is near 1 where k winds little over the length of a walk.
+
 Durations count from RF centre to RF centre. A shaped pulse therefore stands at its centre: the free precession and
 relaxation that the events on both sides count over the time of the pulse are taken back around it, and so is the
 winding of its slice gradient before and after the centre (the rephaser). The first pulse starts before time 0, from
@@ -20,16 +26,18 @@ import jax.numpy as jnp
 
 from jaxmr.core import batch
 from jaxmr.core.types import Array, Complex
-from jaxmr.models import precession
+from jaxmr.models import precession, walking
 from jaxmr.models.imaging import ImagingModel
 from jaxmr.models.precession import Jump, Motion, at_rest
 from jaxmr.models.shaping import shaped
 from jaxmr.models.spins import SPREADS, Spins, Voxels, pattern, populate, voxels_of
+from jaxmr.models.walking import Drift
 from jaxmr.objects.phantom import Phantom
 from jaxmr.physics import ensembles
 from jaxmr.physics.ensembles import Ensemble
 from jaxmr.physics.rf import Waveform
 from jaxmr.sequences.sequence import Event, Inversion, Pulse, Segment, Sequence
+from jaxmr.sequences.timeline import over_periods
 
 CPU_MEMORY, MEMORY = 4 << 20, 2 << 30
 """Bytes of the spins computed together: on a CPU what its caches hold, elsewhere a share of the device's memory."""
@@ -47,12 +55,22 @@ class Isochromats(ImagingModel):
     per_voxel^(-3/4). motion(position, t) -> position: where a spin that belongs at `position` (3,), m, is at time
     t, s after the first segment began; coils and fields see it where it belongs. memory: bytes for the spins
     computed together; None suits the device.
+
+    Spins of tissue with a diffusivity walk at random from where they sit, or motion has them; coils, fields and
+    diffusivity stay those of their voxel, and during a shaped pulse they stand. The error of a sample is at most
+    about sqrt(sum |m0 coil|^2 / per_voxel) over the voxels, without bias. Every sample is a step of its own, a
+    hundred times the work of spins that stay. seed: of the walks, as an array to be traced; a seed gives the same
+    walks for any memory, devices and precision. first_voxel: number of the phantom's first voxel, where it is part
+    of a larger one, so that parts walk differently (`scan` says it). The derivative by diffusivity D has no bias
+    where D > 0, and a relative error of about (2 b D spins)^(-1/2) at a small b-value; where D = 0 it is taken as 0.
     """
 
     per_voxel: int | tuple[int, int, int] = eqx.field(static=True, default=64)
     spread: str = eqx.field(static=True, default="regular")
     motion: Motion | None = None
     memory: int | None = eqx.field(static=True, default=None)
+    seed: int | Array = 0
+    first_voxel: int | Array = 0
 
     def __check_init__(self):
         counts = (self.per_voxel,) if isinstance(self.per_voxel, int) else self.per_voxel
@@ -67,8 +85,6 @@ class Isochromats(ImagingModel):
         self, sequence: Sequence, phantom: Phantom, devices: tuple | None = None
     ) -> Complex[Array, "coils samples"]:
         """All samples of all coils, group by group. Differentiable in every float of sequence, phantom and motion."""
-        if phantom.tissue.diffusivity is not None:
-            raise ValueError("Isochromats do not diffuse; leave diffusivity out, or simulate with PDG")
         if sequence.n_echoes == 0:
             raise ValueError("the sequence takes no sample; give one of its events samples=1")
         where = pattern(phantom, self.per_voxel, self.spread)
@@ -94,10 +110,11 @@ class Isochromats(ImagingModel):
 
     def _groups(self, sequence: Sequence, phantom: Phantom, n_spins: int, n_devices: int) -> Voxels:
         """The voxels, leaves (devices, groups, voxels, ...), as many together as the memory holds."""
-        voxels = voxels_of(phantom, n_spins)
+        voxels = voxels_of(phantom, n_spins, self.seed, self.first_voxel)
         n, n_coils = voxels.weight.shape
         memory = self.memory or (CPU_MEMORY if jax.default_backend() == "cpu" else MEMORY)
-        bytes_per_voxel = n_spins * voxels.r1.dtype.itemsize * _numbers_per_spin(sequence, n_coils)
+        numbers = _numbers_per_spin(sequence, n_coils, voxels.seeds is not None)
+        bytes_per_voxel = n_spins * voxels.r1.dtype.itemsize * numbers
         groups = batch.in_groups(voxels, max(memory // bytes_per_voxel, 1), n_devices)
         n_groups, lanes = groups.r1.shape
         real = jnp.arange(n_groups * lanes).reshape(n_groups, lanes, 1) < n
@@ -113,8 +130,11 @@ class Isochromats(ImagingModel):
         return True
 
 
-def _numbers_per_spin(sequence: Sequence, n_coils: int) -> int:
+def _numbers_per_spin(sequence: Sequence, n_coils: int, diffuses: bool) -> int:
     """Real numbers that a spin needs while the sequence is played: its state, temporaries, tables of samples."""
+    if diffuses:
+        # Nine more of drift and its draws, no tables.
+        return 12 + 15
     tables = 0
     for segment in sequence.segments:
         lengths = [precession.table_lengths(event.samples, n_coils) for event in segment.events if event.samples > 1]
@@ -126,39 +146,40 @@ def play(sequence: Sequence, spins: Spins, motion: Motion | None = None) -> Comp
     """Signal of some spins together, in the order of the samples."""
     initial = (0.0, 0.0, 1.0) if sequence.initial is None else sequence.initial
     one = jnp.ones(spins.shape, spins.r1.dtype)
-    carry = Ensemble(*(component * one for component in initial)), jnp.zeros((), one.dtype)
-    parts = []
-    for segment in sequence.segments:
-        carry, samples = _play_segment(carry, segment, sequence.shapes, spins, motion)
-        if samples is not None:
-            parts.append(samples)
-    return jnp.concatenate(parts, axis=1)
+    state = Ensemble(*(component * one for component in initial))
+    carry = state, walking.start(spins.walk, spins.shape), jnp.zeros((), one.dtype)
+    segments = jax.tree.map(lambda leaf: jnp.asarray(leaf, one.dtype), list(sequence.segments))
+    play_one = lambda carry, one: _play_segment(carry, one, sequence.shapes, spins, motion)  # noqa: E731
+    return over_periods(play_one, carry, segments)
 
 
 def _play_segment(carry, segment: Segment, shapes: tuple[Waveform, ...], spins: Spins, motion: Motion | None):
-    """State and time after the segment, and its samples (coils, repetitions * samples), if it takes any."""
+    """State, drift and time after the segment, and its samples (coils, repetitions * samples), if it takes any."""
     trains, fixed = eqx.partition(segment, _per_repetition(segment))
     # What is the same in every repetition is computed once.
     ready = [
         None
-        if motion is not None or event.path is not None or jax.tree.leaves((train.duration, train.moment))
+        if motion is not None
+        or spins.walk is not None
+        or event.path is not None
+        or jax.tree.leaves((train.duration, train.moment))
         else precession.jump(event, spins, at_rest(spins))
         for event, train in zip(segment.events, trains.events, strict=True)
     ]
 
     def repetition(carry, train):
-        state, time = carry
+        state, drift, time = carry
         one = eqx.combine(train, fixed)
-        state = _pulse(state, one.pulse, shapes, spins, motion, time)
+        state = _pulse(state, drift, one.pulse, shapes, spins, motion, time)
         taken = []
         for event, jump in zip(one.events, ready, strict=True):
-            state, samples = _play_event(state, event, jump, spins, motion, time)
+            state, drift, samples = _play_event(state, drift, event, jump, spins, motion, time)
             time = time + event.duration
             if samples is not None:
                 phase = jnp.zeros(()) if event.receiver_phase is None else event.receiver_phase
                 phase = phase if event.modulation is None else phase + event.modulation
                 taken.append(jax.lax.complex(*samples) * jnp.exp(-1j * phase).reshape(1, -1))
-        return (state, time), jnp.concatenate(taken, axis=1) if taken else None
+        return (state, drift, time), jnp.concatenate(taken, axis=1) if taken else None
 
     carry, samples = jax.lax.scan(repetition, carry, trains, length=segment.repetitions)
     if samples is not None:
@@ -172,24 +193,35 @@ def _per_repetition(segment: Segment) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, leaf: jnp.ndim(leaf) > ranks.get(path[-1].name, 0), segment)
 
 
-def _play_event(state: Ensemble, event: Event, jump: Jump | None, spins: Spins, motion: Motion | None, time):
-    """State after the event, and its samples, (coils, samples) each, or None."""
-    if event.samples and (motion is not None or event.path is not None):
-        return precession.walk(state, event, spins, motion, time)
+def _play_event(
+    state: Ensemble, drift: Drift | None, event: Event, jump: Jump | None, spins: Spins, motion: Motion | None, time
+):
+    """State and drift after the event, and its samples, (coils, samples) each, or None."""
+    if event.samples and (motion is not None or drift is not None or event.path is not None):
+        return precession.walk(state, drift, event, spins, motion, time)
     if jump is None:
-        jump = precession.jump(event, spins, precession.mean_place(spins, motion, time, event.duration))
+        place, drift = precession.journey(spins, motion, drift, time, event.duration, event.moment is not None)
+        jump = precession.jump(event, spins, place)
     # Or else XLA computes all of the repetition again for every row of the tables.
     state = precession.once(state) if jump.tables else state
     before = ensembles.transverse(state)
     state = ensembles.advance(state, jump.winding, jump.e1)
     if event.samples == 0:
-        return state, None
+        return state, drift, None
     if jump.tables is None:
-        return state, precession.received(state, spins)
-    return state, precession.sampled(before, jump.tables, event.samples, spins)
+        return state, drift, precession.received(state, spins)
+    return state, drift, precession.sampled(before, jump.tables, event.samples, spins)
 
 
-def _pulse(state: Ensemble, pulse: Pulse | Inversion | None, shapes, spins: Spins, motion: Motion | None, time):
+def _pulse(
+    state: Ensemble,
+    drift: Drift | None,
+    pulse: Pulse | Inversion | None,
+    shapes: tuple[Waveform, ...],
+    spins: Spins,
+    motion: Motion | None,
+    time,
+):
     """State after the pulse, at its centre."""
     if pulse is None:
         return state
@@ -199,5 +231,5 @@ def _pulse(state: Ensemble, pulse: Pulse | Inversion | None, shapes, spins: Spin
     phase = 0.0 if pulse.phase is None else pulse.phase
     phase = phase + jnp.pi / 2 if pulse.quadrature else phase
     if pulse.shape is not None:
-        return shaped(state, shapes[pulse.shape], pulse.flip, phase, pulse.frequency, spins, motion, time)
+        return shaped(state, shapes[pulse.shape], pulse.flip, phase, pulse.frequency, spins, motion, time, drift)
     return ensembles.tip(state, pulse.flip if spins.b1 is None else pulse.flip * spins.b1, phase)

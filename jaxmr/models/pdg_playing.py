@@ -17,7 +17,7 @@ from jaxmr.physics import ensembles, kernels, pdg, registers
 from jaxmr.physics.kernels import ComplexStates
 from jaxmr.physics.rf import Waveform
 from jaxmr.sequences.sequence import Sequence
-from jaxmr.sequences.timeline import Readout, Timeline, periods, timeline_of
+from jaxmr.sequences.timeline import Readout, Timeline, over_periods, timeline_of
 
 VOXELS = 512
 """Voxels of a group on a CPU (measured: fewer cost gradients more calls, more leave its cache)."""
@@ -79,27 +79,14 @@ def play(
     mx, my, mz = (0.0, 0.0, 1.0) if initial is None else initial
     states = ComplexStates(zero.at[0].set(mx), zero.at[0].set(my), zero.at[0].set(mz), zero, zero, zero)
 
-    def period(states, parts):
-        taken = []
-        for segment, step in parts:
-            states, seen = _play_segment(states, timeline_of(segment, jnp), step, sequence.shapes, space, group)
-            if seen:
-                taken.append(jnp.moveaxis(jnp.concatenate(seen, axis=-1), 1, 0).reshape(seen[0].shape[1], -1))
-        return states, jnp.concatenate(taken, axis=-1) if taken else None
+    def play_one(states, part):
+        segment, step = part
+        states, seen = _play_segment(states, timeline_of(segment, jnp), step, sequence.shapes, space, group)
+        if not seen:
+            return states, None
+        return states, jnp.moveaxis(jnp.concatenate(seen, axis=-1), 1, 0).reshape(seen[0].shape[1], -1)
 
-    samples, parts = [], list(zip(sequence.segments, steps, strict=True))
-    for start, length, count in periods(parts):
-        chosen = parts[start : start + length * count]
-        if count == 1:
-            states, taken = period(states, chosen)
-        else:
-            # Shots after one another are compiled once.
-            alike = [jax.tree.map(lambda *leaves: jnp.stack(leaves), *chosen[i::length]) for i in range(length)]
-            states, taken = jax.lax.scan(period, states, alike)
-            taken = None if taken is None else jnp.moveaxis(taken, 0, 1).reshape(taken.shape[1], -1)
-        if taken is not None:
-            samples.append(taken)
-    return jnp.concatenate(samples, axis=-1)
+    return over_periods(play_one, states, list(zip(sequence.segments, steps, strict=True)))
 
 
 def _play_segment(states, played: Timeline, step: Steps, shapes: tuple[Waveform, ...], space, group):

@@ -3,7 +3,7 @@
 The samples of an event under a constant gradient are sums over spins of M+ exp(c j), j = 1 ... S. With
 j = 1 + a B + b the factor splits into two tables of about sqrt(S) rows, and the sum is their product: few complex
 exponentials, and the rest is what a processor does best. Where the gradient varies, or spins move, the event is
-walked sample by sample. Units: s, rad/s, m, rad/m; arrays as in `spins`.
+walked sample by sample; spins that diffuse wander on in every event. Units: s, rad/s, m, rad/m; arrays as in `spins`.
 """
 
 import math
@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxmr.core.types import Array, Float
+from jaxmr.models import walking
 from jaxmr.models.spins import Spins
+from jaxmr.models.walking import Drift
 from jaxmr.physics import ensembles
 from jaxmr.physics.ensembles import Ensemble, Factor
 from jaxmr.sequences.sequence import Event
@@ -28,10 +30,11 @@ GAUSS = (0.5 - math.sqrt(1 / 12), 0.5 + math.sqrt(1 / 12))
 
 
 class Place(NamedTuple):
-    """Positions, as the sum of what a voxel and what an isochromat has (None: nothing); m."""
+    """Positions, as the sum of what a voxel, an isochromat of each and each spin has (None: nothing); m."""
 
     centre: Float[Array, "3 spins voxels"]
     offset: Float[Array, "3 spins 1"] | None
+    strayed: Float[Array, "3 spins voxels"] | None = None
 
 
 class Jump(NamedTuple):
@@ -60,12 +63,18 @@ def moved(spins: Spins, motion: Motion, time: Any) -> Place:
     return Place(everywhere(rest, jnp.asarray(time, rest.dtype)), None)
 
 
-def mean_place(spins: Spins, motion: Motion | None, start: Any, duration: Any) -> Place:
-    """Mean position over a stretch of time, which a constant gradient weighs by."""
-    if motion is None:
-        return at_rest(spins)
-    early, late = (moved(spins, motion, start + node * duration).centre for node in GAUSS)
-    return Place((early + late) / 2, None)
+def journey(
+    spins: Spins, motion: Motion | None, drift: Drift | None, start: Any, duration: Any, encoded: bool
+) -> tuple[Place, Drift | None]:
+    """Mean position over a stretch of time, which a constant gradient weighs by; how far spins diffused by its end."""
+    place = at_rest(spins)
+    if motion is not None:
+        early, late = (moved(spins, motion, start + node * duration).centre for node in GAUSS)
+        place = Place((early + late) / 2, None)
+    if drift is None or spins.walk is None:
+        return place, None
+    strayed, drift = walking.stray(spins.walk, drift, duration, encoded)
+    return place._replace(strayed=strayed), drift
 
 
 def along(vector: Any, positions: Float[Array, "3 *spins"]) -> Float[Array, "*spins"]:
@@ -82,9 +91,11 @@ def stretch(spins: Spins, place: Place, moment: Any, time: Any) -> Factor:
     winding = once(ensembles.scaled(ensembles.factor(angle), jnp.exp(-time * spins.r2)))
     if moment is not None and place.offset is not None:
         winding = ensembles.times(winding, once(ensembles.factor(along(moment, place.offset))))
-    if spins.spread is not None:
-        winding = ensembles.times(winding, ensembles.factor(spins.spread * time))
-    return winding
+    own = None if spins.spread is None else spins.spread * time
+    if moment is not None and place.strayed is not None:
+        wandered = along(moment, place.strayed)
+        own = wandered if own is None else own + wandered
+    return winding if own is None else ensembles.times(winding, ensembles.factor(own))
 
 
 def jump(event: Event, spins: Spins, place: Place) -> Jump:
@@ -130,8 +141,10 @@ def received(state: Ensemble, spins: Spins) -> Factor:
     return Factor(*(jnp.sum(part, axis=(1, 2))[:, None] for part in seen))
 
 
-def walk(state: Ensemble, event: Event, spins: Spins, motion: Motion | None, start: Any) -> tuple[Ensemble, Factor]:
-    """State and samples of an event whose gradient varies or whose spins move, sample by sample."""
+def walk(
+    state: Ensemble, drift: Drift | None, event: Event, spins: Spins, motion: Motion | None, start: Any
+) -> tuple[Ensemble, Drift | None, Factor]:
+    """State, drift and samples of an event whose gradient varies or whose spins move, sample by sample."""
     n = event.samples
     time = event.duration / n
     if event.path is not None:
@@ -140,11 +153,11 @@ def walk(state: Ensemble, event: Event, spins: Spins, motion: Motion | None, sta
         moments = None if event.moment is None else jnp.broadcast_to(event.moment / n, (n, 3))
     e1 = jnp.exp(-time * spins.r1)
 
-    def step(state: Ensemble, row):
-        index, moment = row
-        place = mean_place(spins, motion, start + index * time, time)
+    def step(carry, row):
+        (state, drift), (index, moment) = carry, row
+        place, drift = journey(spins, motion, drift, start + index * time, time, moment is not None)
         state = ensembles.advance(state, stretch(spins, place, moment, time), e1)
-        return state, received(state, spins)
+        return (state, drift), received(state, spins)
 
-    state, samples = jax.lax.scan(step, state, (jnp.arange(n, dtype=e1.dtype), moments))
-    return state, Factor(*(part[..., 0].T for part in samples))
+    (state, drift), samples = jax.lax.scan(step, (state, drift), (jnp.arange(n, dtype=e1.dtype), moments))
+    return state, drift, Factor(*(part[..., 0].T for part in samples))

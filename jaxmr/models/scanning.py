@@ -4,6 +4,8 @@ k-space is a sum over voxels, so any model that plays gradients may take a phant
 differentiate, use `mr.simulate`.
 """
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ from jaxmr.core.checks import is_concrete
 from jaxmr.core.types import Array, Complex
 from jaxmr.models import imaging
 from jaxmr.models.imaging import ImagingModel
+from jaxmr.models.isochromats import Isochromats
 from jaxmr.objects.phantom import Phantom
 from jaxmr.sequences.sequence import Sequence
 
@@ -45,7 +48,8 @@ def scan(
     size = _voxels_per_chunk(sequence, phantom, 1 if workers is None else len(workers))
     phantom, total = _on_host(phantom), 0.0
     for part in batch.host_chunks(phantom.tissue.shape[0], size, "voxels", progress):
-        total = total + jax.block_until_ready(imaging.kspace(sequence, _chunk(phantom, part, size), model, workers))
+        chunk, drawn = _chunk(phantom, part, size), _drawn(model, part.start)
+        total = total + jax.block_until_ready(imaging.kspace(sequence, chunk, drawn, workers))
     return jnp.asarray(total)
 
 
@@ -65,6 +69,13 @@ def _on_host(phantom: Phantom) -> Phantom:
         tissue = eqx.tree_at(lambda t: t.m0, tissue, jnp.ones_like(tissue.t1), is_leaf=lambda x: x is None)
     bare = Phantom(tissue, phantom.position, phantom.voxel_size, phantom.coils, voxel_shape=phantom.voxel_shape)
     return jax.tree.map(np.asarray, bare)
+
+
+def _drawn(model: ImagingModel, first: int) -> ImagingModel:
+    """The model for voxels from `first` on: isochromats that diffuse draw what they would in the whole phantom."""
+    if not isinstance(model, Isochromats):
+        return model
+    return dataclasses.replace(model, first_voxel=jnp.asarray(model.first_voxel + first))
 
 
 def _chunk(phantom: Phantom, part: slice, size: int) -> Phantom:

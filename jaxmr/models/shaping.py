@@ -1,7 +1,8 @@
 """Pulses of some duration, brought back to their RF centre: what stands in the place of an instantaneous one.
 
 The events on both sides of a pulse count free precession over all of their time; what of it passes during the pulse
-is taken back around the hard-pulse steps that are played instead.
+is taken back around the hard-pulse steps that are played instead. Diffusion stands still during a pulse: its time
+counts in those events.
 """
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxmr.models.precession import Motion, along, at_rest, moved
 from jaxmr.models.spins import Spins
+from jaxmr.models.walking import Drift
 from jaxmr.physics import ensembles
 from jaxmr.physics.ensembles import Ensemble
 from jaxmr.physics.kernels import Operator
@@ -16,7 +18,15 @@ from jaxmr.physics.rf import Waveform, moment_after_centre, moment_before_centre
 
 
 def shaped(
-    state: Ensemble, shape: Waveform, flip, phase, frequency, spins: Spins, motion: Motion | None = None, time=0.0
+    state: Ensemble,
+    shape: Waveform,
+    flip,
+    phase,
+    frequency,
+    spins: Spins,
+    motion: Motion | None = None,
+    time=0.0,
+    drift: Drift | None = None,
 ) -> Ensemble:
     """State after a pulse of some duration, brought back to its centre."""
     dwell, after = shape.dwell, shape.duration - shape.centre
@@ -28,6 +38,7 @@ def shaped(
         """Precession in a gradient, or winding by a moment: along z, or a vector."""
         place = at_rest(spins) if motion is None else moved(spins, motion, instant)
         position = place.centre if place.offset is None else place.centre + place.offset
+        position = position if drift is None else position + drift.displacement
         return gradient * position[2] if gradient.ndim == 0 else along(gradient, position)
 
     def relax(state, duration):

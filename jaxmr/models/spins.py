@@ -5,12 +5,14 @@ along an axis share a value, so that what belongs to the voxel is computed once 
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmr.core.types import Array, Complex, Float
+from jaxmr.core.types import Array, Complex, Float, Shaped
+from jaxmr.models import walking
+from jaxmr.models.walking import Walk
 from jaxmr.objects.phantom import Phantom
 from jaxmr.physics.ensembles import Factor, real_and_imaginary
 
@@ -18,7 +20,10 @@ SPREADS = ("regular", "sobol")
 
 
 class Voxels(NamedTuple):
-    """What a voxel is, voxels on the first axis; None is compiled out. weight: m0 and coils, (n, coils)."""
+    """What a voxel is, voxels on the first axis; None is compiled out.
+
+    weight: m0 and coils, (n, coils). seeds: of the walks, where it diffuses.
+    """
 
     position: Float[Array, "n 3"]
     r1: Float[Array, "n"]
@@ -27,10 +32,15 @@ class Voxels(NamedTuple):
     b0: Float[Array, "n"] | None
     t2_prime: Float[Array, "n"] | None
     weight: Complex[Array, "n coils"]
+    diffusivity: Float[Array, "n"] | None = None
+    seeds: Shaped[Array, "n 2"] | None = None
 
 
 class Spins(NamedTuple):
-    """The isochromats of some voxels. offset: from the voxel's centre. omega, spread: off-resonance, rad/s."""
+    """The isochromats of some voxels. offset: from the voxel's centre. omega, spread: off-resonance, rad/s.
+
+    walk: how they diffuse, None if they do not.
+    """
 
     centre: Float[Array, "3 1 voxels"]
     offset: Float[Array, "3 spins 1"] | None
@@ -40,6 +50,7 @@ class Spins(NamedTuple):
     omega: Float[Array, "1 voxels"] | None
     spread: Float[Array, "spins voxels"] | None
     weight: Factor
+    walk: Walk | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -86,19 +97,22 @@ def pattern(phantom: Phantom, per_voxel: int | tuple[int, int, int], spread: str
                 "t2_prime spreads the frequencies of a voxel's isochromats and needs many of them, got per_voxel=1; "
                 "give per_voxel=1000, or leave t2_prime out"
             )
-    elif phantom.voxel_shape == "point":
+    elif phantom.voxel_shape == "point" and phantom.tissue.diffusivity is None:
         return np.full((1, 4), 0.5)
     return points(per_voxel, spread)
 
 
-def voxels_of(phantom: Phantom, n_spins: int) -> Voxels:
+def voxels_of(phantom: Phantom, n_spins: int, seed: Any, first_voxel: Any) -> Voxels:
     """The voxels of a phantom; the weight of each is shared by its isochromats."""
     tissue = phantom.tissue
     ones = jnp.ones_like(tissue.t1)
     coils = ones[:, None] if phantom.coils is None else phantom.coils.T
     m0 = ones if tissue.m0 is None else tissue.m0
     weight = (m0[:, None] * coils / n_spins).astype(jnp.result_type(ones.dtype, jnp.complex64))
-    return Voxels(phantom.position, 1 / tissue.t1, 1 / tissue.t2, tissue.b1, tissue.b0, tissue.t2_prime, weight)
+    voxels = Voxels(phantom.position, 1 / tissue.t1, 1 / tissue.t2, tissue.b1, tissue.b0, tissue.t2_prime, weight)
+    if tissue.diffusivity is None:
+        return voxels
+    return voxels._replace(diffusivity=tissue.diffusivity, seeds=walking.seeds(seed, first_voxel, len(ones)))
 
 
 def populate(voxels: Voxels, where: np.ndarray, voxel_size: Float[Array, "3"] | None) -> Spins:
@@ -109,9 +123,14 @@ def populate(voxels: Voxels, where: np.ndarray, voxel_size: Float[Array, "3"] | 
     """
     dtype = voxels.r1.dtype
     row = lambda leaf: None if leaf is None else leaf[None]  # noqa: E731
-    offset = spread = None
+    offset = spread = walk = None
     if voxel_size is not None and len(where) > 1:
         offset = (jnp.asarray(where[:, :3].T - 0.5, dtype) * voxel_size[:, None])[:, :, None]
+    if voxels.diffusivity is not None:
+        assert voxels.seeds is not None
+        walk = walking.walk_of(voxels.diffusivity, voxels.seeds)
+        # Spins that begin at one place part on their walks.
+        offset = jnp.zeros((3, len(where), 1), dtype) if offset is None else offset
     if voxels.t2_prime is not None:
         quantile = jnp.asarray(np.tan(np.pi * (where[:, 3] - 0.5)), dtype)
         spread = quantile[:, None] / voxels.t2_prime[None]
@@ -124,4 +143,5 @@ def populate(voxels: Voxels, where: np.ndarray, voxel_size: Float[Array, "3"] | 
         omega=None if voxels.b0 is None else 2 * jnp.pi * voxels.b0[None],
         spread=spread,
         weight=real_and_imaginary(voxels.weight.T[:, None]),
+        walk=walk,
     )

@@ -4,12 +4,15 @@ Leading axis of every array: the repetitions of a segment. Times in seconds from
 since the pulse.
 """
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxmr.core.types import Array
 from jaxmr.sequences.sequence import Event, Inversion, Pulse, Segment, Sequence
 
 LONGEST = 8
@@ -63,7 +66,7 @@ def timelines(sequence: Sequence, xp: ModuleType) -> list[Timeline]:
 
 
 def periods(parts: list[Any]) -> list[tuple[int, int, int]]:
-    """Runs of `parts` that repeat in structure, (start, length, count) each: what a scan over them compiles once.
+    """Runs of `parts` that repeat in structure, (start, length, count) each.
 
     parts: trees, such as segments; they are alike if they differ in numbers only.
     """
@@ -82,6 +85,33 @@ def periods(parts: list[Any]) -> list[tuple[int, int, int]]:
         found.append((start, length, count))
         start += length * count
     return found
+
+
+def over_periods(play: Callable[[Any, Any], tuple[Any, Any]], carry: Any, parts: list[Any]) -> Array:
+    """Samples (coils, n) of `parts` played one after the other, each of the `periods` compiled once.
+
+    play(carry, part) -> carry, samples (coils, ...) of the part, or None.
+    """
+
+    def period(carry, chosen):
+        taken = []
+        for part in chosen:
+            carry, samples = play(carry, part)
+            taken += [] if samples is None else [samples]
+        return carry, taken
+
+    total = []
+    for start, length, count in periods(parts):
+        chosen = parts[start : start + length * count]
+        if count == 1:
+            carry, taken = period(carry, chosen)
+        else:
+            alike = [jax.tree.map(lambda *leaves: jnp.stack(leaves), *chosen[i::length]) for i in range(length)]
+            carry, taken = jax.lax.scan(period, carry, alike)
+            shots = [jnp.moveaxis(samples, 0, 1) for samples in taken]
+            taken = [jnp.concatenate(shots, axis=2).reshape(shots[0].shape[0], -1)] if shots else []
+        total += taken
+    return jnp.concatenate(total, axis=1)
 
 
 def timeline_of(segment: Segment, xp: ModuleType) -> Timeline:
