@@ -176,9 +176,9 @@ def _play_segment(carry, segment: Segment, shapes: tuple[Waveform, ...], spins: 
             state, drift, samples = _play_event(state, drift, event, jump, spins, motion, time)
             time = time + event.duration
             if samples is not None:
-                phase = jnp.zeros(()) if event.receiver_phase is None else event.receiver_phase
-                phase = phase if event.modulation is None else phase + event.modulation
-                taken.append(jax.lax.complex(*samples) * jnp.exp(-1j * phase).reshape(1, -1))
+                phase = 0.0 if event.receiver_phase is None else event.receiver_phase
+                phase = phase if event.modulation is None else phase + event.modulation[None]
+                taken.append(jax.lax.complex(*samples) * jnp.exp(-1j * phase))
         return (state, drift, time), jnp.concatenate(taken, axis=1) if taken else None
 
     carry, samples = jax.lax.scan(repetition, carry, trains, length=segment.repetitions)

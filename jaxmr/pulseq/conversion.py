@@ -15,9 +15,9 @@ from jaxmr.physics.rf import Waveform
 from jaxmr.pulseq.blocks import Block
 from jaxmr.pulseq.gradients import Windings
 from jaxmr.pulseq.live import is_live, stack
-from jaxmr.pulseq.orders import orders
 from jaxmr.pulseq.pulses import Library, Shape, Turn
 from jaxmr.pulseq.stretches import Span, Stretch, spans
+from jaxmr.pulseq.winding import orders
 from jaxmr.sequences.sequence import Event, Pulse, Segment, Sequence
 from jaxmr.units import GAMMA
 
