@@ -20,7 +20,10 @@ MOST_STATES = 4000
 
 
 class Pilots(NamedTuple):
-    """Voxels that stand for the phantom, arrays (n,): relaxation, fields, and the size of their magnetisation."""
+    """Voxels that stand for the phantom, arrays (n,): relaxation, fields, and the size of their magnetisation.
+
+    turned: of each shape that is played, what it turns the voxels by, relative to its nominal flip.
+    """
 
     t1: Any
     t2: Any
@@ -28,6 +31,7 @@ class Pilots(NamedTuple):
     diffusivity: Any
     b1: Any
     weight: Any
+    turned: dict[int, Any]
 
 
 class Space(NamedTuple):
@@ -77,7 +81,7 @@ def explore(timelines: list[Timeline], pilots: Pilots, space: Space, initial, fl
     layers = []
     for number, timeline in enumerate(timelines):
         for i in range(timeline.repetitions):
-            after = pulsed(parts, timeline, i, pilots.b1)
+            after = pulsed(parts, timeline, i, pilots)
             seen = [_seen(k, tau, readout, i, pilots, space) for readout in timeline.readouts]
             relaxed = relax(after, k, timeline, i, pilots)
             new_k, new_tau, links = _wind(k, tau, timeline.moment[i], timeline.time[i], space)
@@ -91,14 +95,20 @@ def explore(timelines: list[Timeline], pilots: Pilots, space: Space, initial, fl
     return layers
 
 
-def pulsed(parts: np.ndarray, timeline: Timeline, i: int, b1: np.ndarray) -> np.ndarray:
+def angles(timeline: Timeline, i: int, pilots: Pilots) -> np.ndarray:
+    """What the pulse of repetition `i` turns each pilot by."""
+    strength = pilots.b1 if timeline.shape is None else pilots.turned.get(timeline.shape, pilots.b1)
+    return strength * timeline.flip[i]
+
+
+def pulsed(parts: np.ndarray, timeline: Timeline, i: int, pilots: Pilots) -> np.ndarray:
     """The parts of all states after the pulse of repetition `i`: Weigel, JMRI 41:266 (2015), eq. 18."""
     plus, minus, z = parts
     if timeline.efficiency is not None:
         return np.stack([0 * plus, 0 * minus, -timeline.efficiency * z])
     if timeline.flip is None:
         return parts
-    angle, turn = b1 * timeline.flip[i], np.exp(1j * timeline.phase[i])
+    angle, turn = angles(timeline, i, pilots), np.exp(1j * timeline.phase[i])
     c2, s2, s = np.cos(angle / 2) ** 2, np.sin(angle / 2) ** 2, np.sin(angle)
     return np.stack(
         [

@@ -20,7 +20,8 @@ from jaxmr.models.imaging import ImagingModel
 from jaxmr.models.pdg_playing import Steps, grouped, play, pulse_of
 from jaxmr.objects.phantom import Phantom
 from jaxmr.physics import pdg
-from jaxmr.sequences.sequence import Pulse, Sequence
+from jaxmr.physics.rf import Waveform
+from jaxmr.sequences.sequence import Pulse, Segment, Sequence
 from jaxmr.sequences.timeline import timelines
 
 N_PILOTS = 12
@@ -39,8 +40,8 @@ class PDG(ImagingModel):
     tolerance: relative error of k-space that a plan aims at. Voxels dephase by their shape (`Phantom.voxel_shape`), T2'
     and diffusion; coils, b0 and b1 count. pulses: "instantaneous", at their RF centre, or "finite": with their shape,
     slice gradient and off-resonance, one map of the magnetisation for each voxel, cut into `n_z` sub-slices (a voxel
-    must be thin against the slice's edges). After `plan`: steps, the graph; error, what the plan expects of the
-    states it leaves out.
+    must be thin against the slice's edges); pulses for saturation, which choose by frequency, are played so always.
+    After `plan`: steps, the graph; error, what the plan expects of the states it leaves out.
     """
 
     tolerance: float = eqx.field(static=True, default=1e-3)
@@ -101,7 +102,19 @@ class PDG(ImagingModel):
         """Sequence and phantom as the pulses ask for them: without shapes, or in sub-slices."""
         if self.pulses == "finite":
             return sequence, _sliced(phantom, self.n_z)
-        return dataclasses.replace(sequence, shapes=()), phantom
+        return _instantaneous(sequence), phantom
+
+
+def _instantaneous(sequence: Sequence) -> Sequence:
+    """Pulses without their shapes, but those that saturate: what they do is a matter of the voxel's frequency."""
+
+    def without(segment: Segment) -> Segment:
+        pulse = segment.pulse
+        if not isinstance(pulse, Pulse) or pulse.use == "saturation":
+            return segment
+        return dataclasses.replace(segment, pulse=dataclasses.replace(pulse, shape=None))
+
+    return dataclasses.replace(sequence, segments=tuple(map(without, sequence.segments)))
 
 
 def _sliced(phantom: Phantom, n: int) -> Phantom:
@@ -145,14 +158,16 @@ def _pilots(sequence: Sequence, phantom: Phantom) -> graph.Pilots:
     tissue = jax.tree.map(lambda leaf: np.asarray(leaf), phantom.tissue)
     n, chosen = phantom.tissue.shape[0], _chosen(phantom)
     b1 = np.ones(n) if tissue.b1 is None else np.asarray(tissue.b1, float)
-    b1 = b1 if not sequence.shapes else np.asarray(_turned(sequence, phantom), float)
+    turned = {shape: np.asarray(_turned(*first, phantom))[chosen] for shape, first in _first_played(sequence).items()}
     t1, t2 = np.asarray(tissue.t1, float), np.asarray(tissue.t2, float)
     one = lambda leaf, default: np.full(len(chosen), default) if leaf is None else np.asarray(leaf, float)[chosen]  # noqa: E731
     weight = np.ones(len(chosen)) if tissue.m0 is None else np.abs(np.asarray(tissue.m0)[chosen])
     own = t1[chosen], t2[chosen], one(tissue.t2_prime, np.inf), one(tissue.diffusivity, 0.0), b1[chosen], weight
     # Each twice, the second time turned further: at 90 degrees states vanish on which the derivative by the flip lives.
     further = (*own[:4], FURTHER * b1[chosen], weight)
-    return graph.Pilots(*(np.concatenate(pair) for pair in zip(own, further, strict=True)))
+    t1, t2, t2_prime, diffusivity, b1, weight = (np.concatenate(pair) for pair in zip(own, further, strict=True))
+    turned = {shape: np.append(by, FURTHER * by) for shape, by in turned.items()}
+    return graph.Pilots(t1, t2, t2_prime, diffusivity, b1, weight, turned)
 
 
 def _chosen(phantom: Phantom) -> np.ndarray:
@@ -171,13 +186,24 @@ def _voxels(phantom: Phantom, chosen: np.ndarray) -> Phantom:
     return Phantom(phantom.tissue[chosen], *place, coils, voxel_shape=phantom.voxel_shape)
 
 
+def _first_played(sequence: Sequence) -> dict[int, tuple]:
+    """Of each shape that is played: the shape, its largest flip, and the carrier, where it is played first."""
+    found: dict[int, tuple] = {}
+    for segment in sequence.segments:
+        pulse = segment.pulse
+        if isinstance(pulse, Pulse) and pulse.shape is not None and pulse.shape not in found:
+            flip = np.abs(np.asarray(pulse.flip)).max()
+            carrier = None if pulse.frequency is None else np.ravel(pulse.frequency)[0]
+            found[pulse.shape] = sequence.shapes[pulse.shape], flip, carrier
+    return found
+
+
 @jax.jit
-def _turned(sequence: Sequence, phantom: Phantom) -> Float[Array, "voxels"]:
-    """What a shaped pulse turns each voxel by, relative to its nominal flip: the first one, at its largest flip."""
-    pulses = [segment.pulse for segment in sequence.segments if isinstance(segment.pulse, Pulse)]
-    flip, shape = next((jnp.max(jnp.abs(pulse.flip)), pulse.shape) for pulse in pulses if pulse.shape is not None)
+def _turned(shape: Waveform, flip, frequency, phantom: Phantom) -> Float[Array, "voxels"]:
+    """What a shaped pulse turns each voxel by, relative to its nominal flip."""
+    flip = jnp.maximum(flip, 1e-6)
     voxels = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), grouped(phantom, 1))
-    operator = pulse_of(flip, 0.0, None, sequence.shapes[shape], voxels)
+    operator = pulse_of(flip, 0.0, frequency, cast(shape, phantom.tissue.t1.dtype), voxels)
     return (jnp.arccos(jnp.clip(operator.rows[2][2][0], -1, 1)) / flip)[: phantom.tissue.shape[0]]
 
 

@@ -71,7 +71,7 @@ def play(
 ) -> Complex[Array, "coils samples"]:
     """The samples of one group of voxels; `space` is the size and the shape of a voxel.
 
-    Pulses are played with the sequence's `shapes`; without any they are instantaneous.
+    Pulses that have a shape are played with it, others are instantaneous.
     """
     initial = sequence.initial
     lanes, dtype = group["r1"].shape[0], group["r1"].dtype
@@ -109,7 +109,7 @@ def _play_segment(states, played: Timeline, step: Steps, shapes: tuple[Waveform,
         if played.efficiency is not None:
             states = states.invert(played.efficiency)
         elif played.flip is not None:
-            shape = None if played.shape is None or not shapes else shapes[played.shape]
+            shape = None if played.shape is None else shapes[played.shape]
             pulse = jax.lax.optimization_barrier(pulse_of(now["flip"], now["phase"], now["frequency"], shape, group))
 
         def read(run, of):

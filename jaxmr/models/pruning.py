@@ -69,7 +69,7 @@ def _replay(layers, timelines, pilots: Pilots, states: list[np.ndarray] | None) 
         if states is not None:
             parts = parts * states[number][:, None]
         timeline = timelines[layer.segment]
-        after = graph.pulsed(parts, timeline, layer.repetition, pilots.b1)
+        after = graph.pulsed(parts, timeline, layer.repetition, pilots)
         rows.append(np.concatenate([after[0], after[1].conj()]))
         if number + 1 < len(layers):
             relaxed = graph.relax(after, layer.k, timeline, layer.repetition, pilots)
@@ -116,7 +116,7 @@ def _before(layer: Layer, after: np.ndarray | None, timeline: Timeline, i: int, 
         return np.stack([0 * plus, 0 * minus, timeline.efficiency**2 * z])
     if timeline.flip is None:
         return np.stack([plus, minus, z])
-    angle = pilots.b1 * timeline.flip[i]
+    angle = graph.angles(timeline, i, pilots)
     c4, s4, s2 = np.cos(angle / 2) ** 4, np.sin(angle / 2) ** 4, np.sin(angle) ** 2
     return np.stack(
         [

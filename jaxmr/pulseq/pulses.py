@@ -166,7 +166,7 @@ def _use(rf: SimpleNamespace, flip: Any) -> str:
     stated = getattr(rf, "use", "undefined")
     if stated in ("", "undefined"):
         return "refocusing" if abs(value(flip)) > LARGEST_EXCITATION else "excitation"
-    return stated if stated in ("excitation", "refocusing") else "other"
+    return stated if stated in ("excitation", "refocusing", "saturation") else "other"
 
 
 def _swept(signal: np.ndarray, duration: float) -> float:

@@ -24,7 +24,8 @@ class Pulse(eqx.Module):
     flip: rad, scaled by the tissue's `b1`; a negative flip turns the other way. phase: rad; None is 0.
     shape: which of the sequence's `shapes` is played; None leaves it to the model (instantaneous in `EPG`).
     quadrature: turn about `phase` + pi/2; said by structure, so that CPMG is known to need real arithmetic only.
-    use: "excitation", "refocusing" or "other": what the pulse is for, which no model needs but `trajectory` does.
+    use: "excitation", "refocusing", "saturation" or "other": what the pulse is for, which `trajectory` asks; one that
+    saturates keeps its shape in `PDG`, whose other pulses may be instantaneous.
     frequency: Hz that the carrier of a shaped pulse is off, its phase as stated at the RF centre; instantaneous pulses
     do not see it.
     """
