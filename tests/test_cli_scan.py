@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import h5py
@@ -314,3 +315,64 @@ def test_help_has_examples_that_are_valid():
     assert len(examples) >= 2
     for example in examples:
         assert command_line().parse_args(example.split()).command == "scan"
+
+
+@pytest.fixture(scope="module")
+def pulseq_file(tmp_path_factory) -> Path:
+    """A spoiled gradient echo of 16 lines, twofold oversampled, with a slice-selective pulse."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyPulseq's syntax warnings
+        import pypulseq as pp
+    system = pp.Opts(max_grad=40, grad_unit="mT/m", max_slew=150, slew_unit="T/m/s", rf_ringdown_time=20e-6)
+    sequence, fov = pp.Sequence(system), 64e-3
+    rf, gz, rephaser = pp.make_sinc_pulse(
+        10 * deg,
+        duration=2 * ms,
+        slice_thickness=8e-3,
+        apodization=0.5,
+        return_gz=True,
+        system=system,
+        use="excitation",
+    )
+    read = pp.make_trapezoid("x", flat_area=N / fov, flat_time=1.28 * ms, system=system)
+    adc = pp.make_adc(2 * N, duration=1.28 * ms, delay=read.rise_time, system=system)
+    before = pp.make_trapezoid("x", area=-read.area / 2, duration=1 * ms, system=system)
+    spoiler = pp.make_trapezoid("z", area=4 / 4e-3, duration=2 * ms, system=system)
+    for line in [0] * 24 + list(range(N)):
+        along = pp.make_trapezoid("y", area=(line - N // 2) / fov, duration=1 * ms, system=system)
+        back = pp.make_trapezoid("y", area=-along.area, duration=1 * ms, system=system)
+        sequence.add_block(rf, gz)
+        sequence.add_block(before, along, rephaser)
+        dummy = len(sequence.block_events) < 24 * 4
+        sequence.add_block(read, *([] if dummy else [adc]))
+        sequence.add_block(back, spoiler)
+    sequence.set_definition("FOV", [fov, fov, 4e-3])
+    path = tmp_path_factory.mktemp("pulseq") / "gre.seq"
+    sequence.write(str(path))
+    return path
+
+
+@pytest.mark.parametrize("more", [[], ["--pulses", "finite"]], ids=["instantaneous", "finite"])
+def test_a_pulseq_file_is_scanned(folder, pulseq_file, more, tmp_path):
+    """The image is the phantom's own: upright, and its fluid in front on the patient's left."""
+    main(["scan", "--sequence", str(pulseq_file), "--phantom", str(folder / "flat.npz"), *more, "--out", str(tmp_path)])
+    image = np.abs(image_of(tmp_path))
+    assert image.shape == (N, N)
+    with np.load(folder / "flat.npz") as maps:
+        inside, fluid = maps["m0"] > 0, maps["m0"] > 0.9
+    assert image[inside].mean() > 10 * image[~inside].mean()
+    place = lambda mask: np.argwhere(mask).mean(axis=0)  # noqa: E731
+    # After 24 dummies of 30 degrees the fluid, of long T1, is dark.
+    darkest = inside & (image < np.median(image[inside]) * 0.8)
+    assert np.abs(place(darkest) - place(fluid)).max() < 1.5
+    assert json.loads((tmp_path / "summary.json").read_text())["scan"].startswith(str(pulseq_file))
+
+
+def test_a_pulseq_file_without_an_image_is_refused(folder, pulseq_file, tmp_path):
+    text = pulseq_file.read_text()
+    broken = tmp_path / "broken.seq"
+    broken.write_text(text[: len(text) // 3])
+    done = program("--sequence", broken, "--phantom", folder / "flat.npz", "--out", tmp_path / "out", check=False)
+    assert done.returncode == 2
+    assert "broken.seq" in done.stderr
+    assert "Traceback" not in done.stderr

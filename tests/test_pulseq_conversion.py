@@ -241,9 +241,9 @@ def test_saturation_chooses_by_frequency_also_where_pulses_are_instantaneous():
     adc = pp.make_adc(8, dwell=100 * us, delay=0.5 * ms, system=SYSTEM)
     blocks = blocks_of((rf,), (spoiler,), (excite,), (adc, pp.make_delay(2 * ms)))
     sequence = to_sequence(blocks)
-    for b0, kept in ((0.0, 0.99), (-440.0, 0.35)):
+    for b0, kept in ((0.0, 0.99), (-440.0, 0.31)):
         tissue = mr.Tissue(t1=[1.0], t2=[0.1], b0=[b0])
         place = mr.Phantom(tissue, np.zeros((1, 3)), (1e-3,) * 3, voxel_shape="box")
         found = mr.simulate(sequence, place, mr.PDG(1e-4))[0]
         assert relative(found, mr.simulate(sequence, place, mr.Isochromats(400))[0]) < 5e-3
-        assert np.abs(found[0]) == pytest.approx(kept, abs=0.03)
+        assert np.abs(found[0]) == pytest.approx(kept, abs=0.02)

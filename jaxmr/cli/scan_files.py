@@ -64,7 +64,8 @@ def asked(file: File, options: Any) -> tuple[tuple[int, ...], list[float]]:
     fov = options.fov or [size / mm for size in (file.fov or (FOV, FOV, FOV))[:2]]
     sides = [size * mm for size in (fov * 2 if len(fov) == 1 else fov)]
     spans = np.ptp(file.k, axis=0)
-    counts = [2 * math.ceil((spans[axis] * sides[axis] / (2 * math.pi) + 1 - 1e-3) / 2) for axis in (1, 0)]
+    steps = [int(spans[axis] * sides[axis] / (2 * math.pi) + 1e-3) for axis in (1, 0)]
+    counts = [n + 1 + (n + 1) % 2 for n in steps]
     if min(counts) < FEWEST + 1 and options.matrix is None:
         raise ValueError(
             f"{options.sequence} covers no plane of k-space ({counts[1]} x {counts[0]} voxels of {fov[0]:g} mm): there "

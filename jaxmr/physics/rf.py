@@ -41,7 +41,7 @@ class Waveform(eqx.Module):
     symmetric: bool = eqx.field(static=True)
 
     @property
-    def dwell(self) -> Float[Array, ""]:
+    def dwell(self) -> RealScalar:
         """Duration of one sample, s."""
         return self.duration / self.samples.shape[0]
 
