@@ -326,7 +326,7 @@ def pulseq_file(tmp_path_factory) -> Path:
     system = pp.Opts(max_grad=40, grad_unit="mT/m", max_slew=150, slew_unit="T/m/s", rf_ringdown_time=20e-6)
     sequence, fov = pp.Sequence(system), 64e-3
     rf, gz, rephaser = pp.make_sinc_pulse(
-        10 * deg,
+        60 * deg,
         duration=2 * ms,
         slice_thickness=8e-3,
         apodization=0.5,

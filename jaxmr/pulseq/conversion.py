@@ -60,6 +60,7 @@ def drafted(blocks: Many[Block], b0: float | None = None) -> tuple[Draft, list[P
     found = spans(list(blocks), windings, field)
     if len(found) > 1 and not any(stretch.samples for stretch in found[0].stretches):
         found = found[1:]
+    _complete(found)
     turns = [None if span.rf is None else library.turn(blocks[span.block], field) for span in found]
     wound = orders(found)
     kinds = [_kind(*one) for one in zip(found, turns, wound, strict=True)]
@@ -78,13 +79,27 @@ def drafted(blocks: Many[Block], b0: float | None = None) -> tuple[Draft, list[P
     return Draft(leaves, assemble), places
 
 
+def _complete(found: list[Span]) -> None:
+    """Let the last repetition end as the one before it, in stretches of no length: no pulse follows that cuts it so."""
+    if len(found) < 2:
+        return
+    before, last = (_stretch_kinds(span) for span in found[-2:])
+    if before[: len(last)] == last and not any(samples for samples, *_ in before[len(last) :]):
+        for missing in found[-2].stretches[len(last) :]:
+            moment = None if missing.moment is None else [0.0] * 3
+            found[-1].stretches.append(missing._replace(duration=0.0, moment=moment))
+
+
 def _kind(span: Span, turn: Turn | None, wound: list[int | None]) -> Any:
     """What has to be equal for repetitions to share a segment."""
     pulse = None if turn is None else (turn.shape, turn.use, turn.frequency is None)
-    stretches = [
+    return pulse, _stretch_kinds(span), wound
+
+
+def _stretch_kinds(span: Span) -> list[tuple]:
+    return [
         (s.samples, s.moment is None, s.path is None, s.phase is None, s.modulation is None) for s in span.stretches
     ]
-    return pulse, stretches, wound
 
 
 def _segment(same: list[Span], turns: list[Turn | None], wound: list[int | None], leaves: list) -> Callable:
