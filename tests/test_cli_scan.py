@@ -275,7 +275,7 @@ def test_a_mosaic_goes_row_by_row():
     ("arguments", "message"),
     [
         ("", "the following arguments are required: --out; see jaxmr scan --help"),
-        ("--out o --sequence flash", "invalid choice: 'flash'"),
+        ("--out o --sequence flash", "'flash' is none of gre, bssfp"),
         ("--out o --matrix 0", "--matrix 0: gre needs one number or 96x96, of 2 voxels and more"),
         ("--out o --matrix 4x8x8", "--matrix 4x8x8: gre needs one number or 96x96"),
         ("--out o --sequence mprage --matrix 8x8", "--matrix 8x8: mprage needs one number or 16x64x64"),
