@@ -88,7 +88,10 @@ class Numbering:
     def key(self, node: Node) -> tuple:
         if is_constant(node):
             payload = node.payload
-            return ("constant", (node.kind, payload) if node.shape == () else (node.shape, node.kind, payload.tobytes()))
+            return (
+                "constant",
+                (node.kind, payload) if node.shape == () else (node.shape, node.kind, payload.tobytes()),
+            )
         if node.op == "input":
             return ("input", node.static if node.static is not None else id(node.payload))
         return (node.op, node.static, *(id(self.leaders[parent]) for parent in node.parents))
