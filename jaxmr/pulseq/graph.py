@@ -16,6 +16,8 @@ import numpy as np
 
 HERE = str(Path(__file__).parent)
 NUMPY = str(Path(np.__file__).parent)
+PYPULSEQ = str(Path(np.__file__).parents[1] / "pypulseq")
+SKIPPED = (HERE, NUMPY, "<__array_function__")
 
 
 class Node:
@@ -119,7 +121,7 @@ def is_constant(node: Node) -> bool:
     return node.op == "constant"
 
 
-def caller(skip: tuple[str, ...] = (HERE, NUMPY, "<__array_function__")) -> str:
+def caller(skip: tuple[str, ...] = SKIPPED) -> str:
     """File and line of the nearest frame outside this folder and NumPy."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(skip):
@@ -136,7 +138,9 @@ class Guards:
     def add(self, name: str, left: Node, right: Node, result: Any) -> None:
         key = (name, identity(left), identity(right))
         if key not in self.taken:
-            self.taken[key] = (name, left, right, result, caller())
+            here, script = caller(), caller((*SKIPPED, PYPULSEQ))
+            where = here if here == script else f"{script} (in {here})"
+            self.taken[key] = (name, left, right, result, where)
 
 
 def identity(node: Node) -> Any:

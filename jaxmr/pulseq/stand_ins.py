@@ -167,7 +167,7 @@ def live_numpy_function(function: Callable, name: str) -> Callable:
             writable = name in CREATORS and made.dtype.kind in "fc"
             return Live(made, constant(made)) if writable else made
         if name == "arange":
-            return arange(*args)
+            return arange(*args, **kwargs)
         if name == "isscalar":
             return not is_array(args[0])
         if name in CREATORS and name != "array":
@@ -204,8 +204,9 @@ def whole(x: Any) -> Any:
     return x.__index__() if isinstance(x, Live) and isinstance(x.value, int | np.integer) else x
 
 
-def arange(*args: Any) -> Any:
+def arange(*args: Any, **named: Any) -> Any:
     """A range whose number of elements is decided; begin and step may be live."""
+    args = (*args, *(named[name] for name in ("start", "stop", "step") if name in named))
     args = tuple(array(arg) if is_jax(arg) else arg for arg in args)
     concrete = np.arange(*(value(arg) for arg in args))
     start, stop, step = (0, args[0], 1) if len(args) == 1 else (*args, 1)[:3]
