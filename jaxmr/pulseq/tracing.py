@@ -48,7 +48,7 @@ class Traced:
         leaves, tree = jax.tree.flatten(example)
         names = names_of(example)
         live = [
-            Live(p, named_input(n, np.shape(p))) if is_parameter(p) else p for n, p in zip(names, map(plain, leaves))
+            Live(p, named_input(n, np.shape(p))) if is_parameter(p) else p for n, p in zip(names, map(plain, leaves), strict=True)
         ]
         self._fixed = {n: p for n, p in zip(names, leaves, strict=True) if not is_parameter(plain(p))}
         self.example = example
