@@ -176,7 +176,7 @@ def _protocol(sequence, shown, kind: str, lines: Readout, timing, n_dummies: int
 
 def _silent(segment: Segment) -> Segment:
     """The same, but nothing is sampled."""
-    quiet = {"samples": 0, "path": None, "receiver_phase": None}
+    quiet = {"samples": 0, "path": None, "receiver_phase": None, "modulation": None}
     return dataclasses.replace(segment, events=tuple(dataclasses.replace(e, **quiet) for e in segment.events))
 
 

@@ -156,6 +156,7 @@ def _play_segment(carry, segment: Segment, shapes: tuple[Waveform, ...], spins: 
             time = time + event.duration
             if samples is not None:
                 phase = 0.0 if event.receiver_phase is None else event.receiver_phase
+                phase = phase if event.modulation is None else phase + event.modulation
                 taken.append(jax.lax.complex(*samples) * jnp.exp(-1j * phase))
         return (state, time), jnp.concatenate(taken, axis=1) if taken else None
 
@@ -167,7 +168,7 @@ def _play_segment(carry, segment: Segment, shapes: tuple[Waveform, ...], spins: 
 
 def _per_repetition(segment: Segment) -> Any:
     """Which leaves hold one value per repetition: those with an axis more than a single value has."""
-    ranks = {"moment": 1, "path": 2}
+    ranks = {"moment": 1, "path": 2, "modulation": 1}
     return jax.tree_util.tree_map_with_path(lambda path, leaf: jnp.ndim(leaf) > ranks.get(path[-1].name, 0), segment)
 
 
@@ -198,5 +199,5 @@ def _pulse(state: Ensemble, pulse: Pulse | Inversion | None, shapes, spins: Spin
     phase = 0.0 if pulse.phase is None else pulse.phase
     phase = phase + jnp.pi / 2 if pulse.quadrature else phase
     if pulse.shape is not None:
-        return shaped(state, shapes[pulse.shape], pulse.flip, phase, spins, motion, time)
+        return shaped(state, shapes[pulse.shape], pulse.flip, phase, pulse.frequency, spins, motion, time)
     return ensembles.tip(state, pulse.flip if spins.b1 is None else pulse.flip * spins.b1, phase)

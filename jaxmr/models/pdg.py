@@ -177,7 +177,7 @@ def _turned(sequence: Sequence, phantom: Phantom) -> Float[Array, "voxels"]:
     pulses = [segment.pulse for segment in sequence.segments if isinstance(segment.pulse, Pulse)]
     flip, shape = next((jnp.max(jnp.abs(pulse.flip)), pulse.shape) for pulse in pulses if pulse.shape is not None)
     voxels = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), grouped(phantom, 1))
-    operator = pulse_of(flip, 0.0, sequence.shapes[shape], voxels)
+    operator = pulse_of(flip, 0.0, None, sequence.shapes[shape], voxels)
     return (jnp.arccos(jnp.clip(operator.rows[2][2][0], -1, 1)) / flip)[: phantom.tissue.shape[0]]
 
 

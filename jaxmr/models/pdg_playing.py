@@ -108,6 +108,7 @@ def _play_segment(states, played: Timeline, step: Steps, shapes: tuple[Waveform,
     each = {
         "flip": played.flip,
         "phase": played.phase,
+        "frequency": played.frequency,
         "time": played.time,
         "moment": played.moment,
         "spread": played.spread,
@@ -122,7 +123,7 @@ def _play_segment(states, played: Timeline, step: Steps, shapes: tuple[Waveform,
             states = states.invert(played.efficiency)
         elif played.flip is not None:
             shape = None if played.shape is None or not shapes else shapes[played.shape]
-            pulse = jax.lax.optimization_barrier(pulse_of(now["flip"], now["phase"], shape, group))
+            pulse = jax.lax.optimization_barrier(pulse_of(now["flip"], now["phase"], now["frequency"], shape, group))
 
         def read(run, of):
             signal = pdg.read(states, of["row"], of["sign"], pulse)
@@ -147,7 +148,7 @@ def _play_segment(states, played: Timeline, step: Steps, shapes: tuple[Waveform,
     return states, _in_order(samples, runs, played)
 
 
-def pulse_of(flip, phase, shape: Waveform | None, group) -> kernels.Operator:
+def pulse_of(flip, phase, frequency, shape: Waveform | None, group) -> kernels.Operator:
     """A pulse as every voxel sees it: instantaneous, or with its shape."""
     if shape is None:
         angle = flip * group["b1"] if "b1" in group else flip
@@ -156,7 +157,7 @@ def pulse_of(flip, phase, shape: Waveform | None, group) -> kernels.Operator:
     omega = 2 * jnp.pi * group["b0"][None] if "b0" in group else None
     centre, weight = group["position"].T[:, None], ensembles.Factor(jnp.ones(()), jnp.zeros(()))
     spins = Spins(centre, None, group["r1"][None], group["r2"][None], b1, omega, None, weight)
-    return shaping.operator(shape, flip, phase, spins)
+    return shaping.operator(shape, flip, phase, frequency, spins)
 
 
 def _relaxed(states: ComplexStates, pulse: kernels.Operator, now, group) -> ComplexStates:
@@ -179,9 +180,14 @@ def _runs(played: Timeline, step: Steps) -> list[list[int]]:
     """Readouts that differ in numbers only: they are compiled once."""
     runs: dict[Any, list[int]] = {}
     for i, (readout, ahead) in enumerate(zip(played.readouts, step.ahead, strict=True)):
-        kind = (readout.samples, readout.path is None, readout.receiver is None, ahead)
+        kind = (readout.samples, readout.path is None, _rank(readout.receiver), ahead)
         runs.setdefault(kind, []).append(i)
     return list(runs.values())
+
+
+def _rank(receiver: Any) -> str | None:
+    """Whether the phases of a receiver are none, one for a readout, or one for each sample."""
+    return None if receiver is None else "samples" if receiver.ndim == 2 else "readout"
 
 
 def _in_order(samples: list, runs: list[list[int]], played: Timeline) -> list:
@@ -201,7 +207,8 @@ def _each(played: Timeline, step: Steps, run: list[int]) -> dict[str, Any]:
         one: dict[str, Any] = {"row": step.rows[i], "sign": step.signs[i]}
         one["start"] = (readout.start_time, readout.start_moment, readout.start_spread)
         if readout.receiver is not None:
-            one["receiver"] = jnp.broadcast_to(readout.receiver, (n,))
+            phase = readout.receiver
+            one["receiver"] = phase if phase.ndim == 2 else jnp.broadcast_to(phase, (n,))
         # What all repetitions share is left out of the scan, so that it is computed once.
         alone = len(run) == 1
         if not (alone and readout.step_time.ndim == 0 and readout.step_moment.ndim == 1):

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmr.core.checks import as_float, is_concrete, require_values
-from jaxmr.core.types import Array, Complex, Float, RealScalar
+from jaxmr.core.types import Array, Complex, Float, Leaf, RealScalar
 from jaxmr.physics.bloch import cos_root, sinc_root
 
 SLICE_RANGE = 3.0
@@ -27,23 +27,49 @@ class Waveform(eqx.Module):
     """A selective RF pulse shape of unit flip, and the gradient played with it.
 
     samples: rad/s per radian of flip, `sum(samples) * duration / n == 1` (complex: the modulus of that sum is
-    1, its phase is kept); sample i is the mean over dwell [i, i + 1]. duration: s. gradient: gamma G along
-    the slice axis, rad/(s m), constant during the pulse; 0 is non-selective. thickness: nominal slice
-    thickness, m; without a gradient it says nothing about the pulse and is 1. centre: time of the RF centre
-    from the start, s. symmetric: real samples, the same read backwards.
+    1, its phase is kept); sample i is the mean over dwell [i, i + 1]. duration: s. gradient: gamma G, rad/(s m),
+    constant during the pulse, along the slice axis z or as a vector, or one vector per sample; 0 is
+    non-selective. thickness: nominal slice thickness, m; without a gradient it says nothing about the pulse and
+    is 1. centre: time of the RF centre from the start, s. symmetric: real samples, the same read backwards.
     """
 
-    samples: Float[Array, "n"] | Complex[Array, "n"]
-    duration: Float[Array, ""]
-    gradient: Float[Array, ""]
-    thickness: Float[Array, ""]
-    centre: Float[Array, ""]
+    samples: Float[Leaf, "n"] | Complex[Leaf, "n"]
+    duration: Float[Leaf, ""]
+    gradient: Float[Leaf, ""] | Float[Leaf, "3"] | Float[Leaf, "n 3"]
+    thickness: Float[Leaf, ""]
+    centre: Float[Leaf, ""]
     symmetric: bool = eqx.field(static=True)
 
     @property
     def dwell(self) -> Float[Array, ""]:
         """Duration of one sample, s."""
         return self.duration / self.samples.shape[0]
+
+
+def slice_gradient(waveform: Waveform) -> Float[Array, ""]:
+    """gamma G along the slice axis, whichever that is. Raises `ValueError` where the gradient changes meanwhile."""
+    if waveform.gradient.ndim == 2:
+        raise ValueError(
+            "a pulse whose gradient changes while it is played has no slice profile of one axis; simulate with "
+            'Isochromats or PDG(pulses="finite")'
+        )
+    return waveform.gradient if waveform.gradient.ndim == 0 else jnp.linalg.norm(waveform.gradient)
+
+
+def moment_before_centre(waveform: Waveform) -> Float[Array, ""] | Float[Array, "3"]:
+    """What the gradient of the pulse winds until the RF centre, rad/m."""
+    if waveform.gradient.ndim < 2:
+        return waveform.gradient * waveform.centre
+    n, dwell = waveform.samples.shape[0], waveform.dwell
+    time = jnp.clip(waveform.centre - dwell * jnp.arange(n), 0, dwell)
+    return time @ waveform.gradient
+
+
+def moment_after_centre(waveform: Waveform) -> Float[Array, ""] | Float[Array, "3"]:
+    """What it winds from there on, rad/m."""
+    if waveform.gradient.ndim < 2:
+        return waveform.gradient * (waveform.duration - waveform.centre)
+    return waveform.dwell * jnp.sum(waveform.gradient, axis=0) - moment_before_centre(waveform)
 
 
 def block(duration: RealScalar, n_samples: int = 1) -> Waveform:
@@ -290,7 +316,7 @@ def spinor(waveform: Waveform, flip: RealScalar, position: RealScalar, b0: RealS
     """
     dwell = waveform.dwell
     transverse = waveform.samples * flip * dwell
-    axial = (waveform.gradient * position + 2 * jnp.pi * b0) * dwell
+    axial = (slice_gradient(waveform) * position + 2 * jnp.pi * b0) * dwell
 
     def step(total: Spinor, angle) -> tuple[Spinor, None]:
         square = (angle.real**2 + angle.imag**2 + axial**2) / 4
@@ -323,7 +349,7 @@ def excite(
     The rephaser is minus the gradient area after the RF centre.
     """
     m_plus, m_z = rotate_by_spinor(spinor(waveform, flip, position, b0), jnp.zeros((), complex), 1.0)
-    rephaser = -waveform.gradient * (waveform.duration - waveform.centre)
+    rephaser = -slice_gradient(waveform) * (waveform.duration - waveform.centre)
     return m_plus * jnp.exp(1j * rephaser * position), m_z
 
 
@@ -341,7 +367,7 @@ class SmallTip(eqx.Module):
         """
         pulse = self.waveform
         n = pulse.samples.shape[0]
-        winding = jnp.asarray(pulse.gradient * z)
+        winding = jnp.asarray(slice_gradient(pulse) * z)
         before_centre = pulse.centre - pulse.duration * (jnp.arange(n) + 0.5) / n
         angle = jnp.multiply.outer(winding, before_centre)
         kernel = jnp.cos(angle) if pulse.symmetric else jnp.exp(1j * angle)

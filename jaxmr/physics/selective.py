@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from jaxmr.core.types import Array, Float, RealScalar
 from jaxmr.physics import bloch
-from jaxmr.physics.rf import Waveform
+from jaxmr.physics.rf import Waveform, slice_gradient
 
 N_NODES = 65
 """Nodes over |beta|; with two more beyond each end."""
@@ -39,7 +39,7 @@ def compose(
     """
     n = waveform.samples.shape[0]
     dwell = waveform.duration / n
-    winding = waveform.gradient * position
+    winding = slice_gradient(waveform) * position
     half = jnp.exp(-delta * dwell / 2)
     decay = jnp.stack([half, half, jnp.ones_like(half)])[:, None]
     # The columns of C, and v as a fourth one that also receives the source.

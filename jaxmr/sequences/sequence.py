@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmr.core.checks import is_concrete
-from jaxmr.core.types import Array, Float, Train
+from jaxmr.core.types import Array, Float, Leaf, Train
 from jaxmr.physics.rf import Waveform
 
 
@@ -25,6 +25,8 @@ class Pulse(eqx.Module):
     shape: which of the sequence's `shapes` is played; None leaves it to the model (instantaneous in `EPG`).
     quadrature: turn about `phase` + pi/2; said by structure, so that CPMG is known to need real arithmetic only.
     use: "excitation", "refocusing" or "other": what the pulse is for, which no model needs but `trajectory` does.
+    frequency: Hz that the carrier of a shaped pulse is off, its phase as stated at the RF centre; instantaneous pulses
+    do not see it.
     """
 
     flip: Train
@@ -32,12 +34,13 @@ class Pulse(eqx.Module):
     shape: int | None = eqx.field(static=True, default=None)
     quadrature: bool = eqx.field(static=True, default=False)
     use: str = eqx.field(static=True, default="excitation")
+    frequency: Train | None = None
 
 
 class Inversion(eqx.Module):
     """Mz -> -efficiency Mz; a crusher removes what is transverse. Not scaled by `b1`. None: ideal (1)."""
 
-    efficiency: Float[Array, ""] | None = None
+    efficiency: Float[Leaf, ""] | None = None
 
 
 class Event(eqx.Module):
@@ -47,15 +50,16 @@ class Event(eqx.Module):
     winds (static); None says that no integer describes it; encoding that is rewound counts 0. samples: the stretch
     is that many equal steps, each of which ends in a sample; 0 takes none. receiver_phase: rad, multiplies the
     samples by exp(-i phase). path: moment wound by each sample, rad/m, where the gradient is not constant
-    (the last is `moment`); None is constant.
+    (the last is `moment`); None is constant. modulation: added to the receiver phase sample by sample, rad.
     """
 
     duration: Train
-    moment: Float[Array, "3"] | Float[Array, "n 3"] | None = None
+    moment: Float[Leaf, "3"] | Float[Leaf, "n 3"] | None = None
     receiver_phase: Train | None = None
     order: int | None = eqx.field(static=True, default=0)
     samples: int = eqx.field(static=True, default=0)
-    path: Float[Array, "samples 3"] | Float[Array, "n samples 3"] | None = None
+    path: Float[Leaf, "samples 3"] | Float[Leaf, "n samples 3"] | None = None
+    modulation: Float[Leaf, "samples"] | Float[Leaf, "n samples"] | None = None
 
 
 class Segment(eqx.Module):
@@ -76,7 +80,7 @@ class Sequence(eqx.Module):
 
     segments: tuple[Segment, ...]
     shapes: tuple[Waveform, ...] = ()
-    initial: Float[Array, "3"] | None = None
+    initial: Float[Leaf, "3"] | None = None
     spin_echo: bool = eqx.field(static=True, default=False)
 
     @property
@@ -112,7 +116,10 @@ def sample_steps(segment: Segment) -> list[tuple[Train, int, Train | None]]:
             )
         wound += event.order or 0
         for i in range(event.samples):
-            steps.append((start + event.duration * ((i + 1) / event.samples), wound, event.receiver_phase))
+            receiver = event.receiver_phase
+            if event.modulation is not None:
+                receiver = event.modulation[..., i] + (0.0 if receiver is None else receiver)
+            steps.append((start + event.duration * ((i + 1) / event.samples), wound, receiver))
         start = start + event.duration
     return steps
 

@@ -21,7 +21,7 @@ class Readout(NamedTuple):
 
     start_time (n,), start_moment (n, 3), start_spread: time, moment and spread (as in `Timeline`) until its begin.
     step_time () or (n,), step_moment (3,) or (n, 3): from one sample to the next. path: moments at the samples
-    instead, (samples, 3) or (n, samples, 3). receiver: phase, () or (n,), or None.
+    instead, (samples, 3) or (n, samples, 3). receiver: phase, () or (n,), or (n, samples), or None.
     """
 
     start_time: Any
@@ -37,14 +37,15 @@ class Readout(NamedTuple):
 class Timeline(NamedTuple):
     """One segment.
 
-    flip, phase (n,), None without a pulse; a quarter turn in quadrature is part of the phase. shape: which
-    of the sequence's shapes is played. efficiency: of an
-    inversion, None without one. time (n,), moment (n, 3): of the whole repetition. spread: for diffusion, the
+    flip, phase (n,), None without a pulse; a quarter turn in quadrature is part of the phase. frequency (n,): of its
+    carrier, None on resonance. shape: which of the sequence's shapes is played. efficiency: of an inversion,
+    None without one. time (n,), moment (n, 3): of the whole repetition. spread: for diffusion, the
     moments m(t) of the repetition as `(integral of m dt (n, 3), integral of m^2 dt (n,))`.
     """
 
     flip: Any
     phase: Any
+    frequency: Any
     shape: int | None
     efficiency: Any
     time: Any
@@ -86,11 +87,12 @@ def periods(parts: list[Any]) -> list[tuple[int, int, int]]:
 def timeline_of(segment: Segment, xp: ModuleType) -> Timeline:
     """One segment, computed by `xp`."""
     n, pulse = segment.repetitions, segment.pulse
-    flip = phase = shape = efficiency = None
+    flip = phase = frequency = shape = efficiency = None
     if isinstance(pulse, Pulse):
         flip = xp.broadcast_to(pulse.flip, (n,))
         phase = xp.zeros_like(flip) if pulse.phase is None else xp.broadcast_to(pulse.phase, (n,))
         phase, shape = phase + xp.pi / 2 if pulse.quadrature else phase, pulse.shape
+        frequency = None if pulse.frequency is None else xp.broadcast_to(pulse.frequency, (n,))
     elif isinstance(pulse, Inversion):
         efficiency = 1.0 if pulse.efficiency is None else pulse.efficiency
     durations = _columns([event.duration for event in segment.events], n, xp)
@@ -104,9 +106,18 @@ def timeline_of(segment: Segment, xp: ModuleType) -> Timeline:
             change = xp.zeros(3) if event.moment is None else event.moment
             start = times[:, i], moments[:, i], (first[:, i], second[:, i])
             steps = event.duration / event.samples, change / event.samples
-            readouts.append(Readout(*start, *steps, event.path, event.receiver_phase, event.samples))
+            readouts.append(Readout(*start, *steps, event.path, _receiver(event, n, xp), event.samples))
     spread = first[:, -1], second[:, -1]
-    return Timeline(flip, phase, shape, efficiency, times[:, -1], moments[:, -1], spread, tuple(readouts), n)
+    played = flip, phase, frequency, shape, efficiency
+    return Timeline(*played, times[:, -1], moments[:, -1], spread, tuple(readouts), n)
+
+
+def _receiver(event: Event, n: int, xp: ModuleType) -> Any:
+    if event.modulation is None:
+        return event.receiver_phase
+    phase = xp.zeros(()) if event.receiver_phase is None else event.receiver_phase
+    shape = (n, event.samples)
+    return xp.broadcast_to(event.modulation, shape) + xp.broadcast_to(xp.reshape(phase, (-1, 1)), shape)
 
 
 def _columns(values: list, n: int, xp: ModuleType, *rest: int) -> Any:
