@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from jaxmr.pulseq.graph import Call, Guards, Node
-from jaxmr.pulseq.number import Live, is_live
+from jaxmr.pulseq.number import Live
 from jaxmr.pulseq.plan import SHIFT, Form, Group, Numbering
 
 SAME = 1e-9  # relative distance at which XLA's last bits must not decide otherwise than NumPy's did
@@ -37,7 +37,7 @@ class Program:
         self.leaves = leaves
         self.wanted: list[np.ndarray | None] = []
         for leaf in leaves:
-            if is_live(leaf):
+            if isinstance(leaf, Live):
                 numbering.visit(leaf.node)
                 self.wanted.append(numbering.elements(leaf.node))
             else:
@@ -54,11 +54,26 @@ class Program:
         self.n_steps = len(self.steps)
 
     def __call__(self, inputs: dict[str, Any]) -> list:
-        arrays = [jnp.asarray(node.payload if node.static is None else take(inputs, node)) for node in self.inputs]
+        arrays = self.arrays(inputs)
         wide = jax.config.jax_enable_x64  # type: ignore[attr-defined]
-        results = self.run(arrays, np.float64) if wide else float64_island(self.run, arrays)
+        results = self.run(arrays, np.float64) if wide else float64_island(self, arrays)
         live = iter(results)
         return [next(live) if place is not None else plain(leaf) for leaf, place in zip(self.leaves, self.wanted)]  # noqa: B905
+
+    def arrays(self, inputs: dict[str, Any]) -> list:
+        return [jnp.asarray(node.payload if node.static is None else take(inputs, node)) for node in self.inputs]
+
+    def snapped(self, arrays: list) -> list:
+        """The inputs, exactly the example's where they are its float32: a raster is finer than float32."""
+        found = []
+        for node, a in zip(self.inputs, arrays, strict=True):
+            example = node.payload if node.static is not None else None
+            if example is None:
+                found.append(a)
+            else:
+                narrow = np.asarray(example, np.float32).astype(float)
+                found.append(a + jnp.where(a == narrow, example - narrow, 0.0))
+        return found
 
     def run(self, arrays: list, dtype: Any) -> list:
         """The wanted arrays, computed in `dtype`."""
@@ -195,19 +210,19 @@ def jax_twin(function: Callable) -> Callable:
     raise ValueError(f"jax.numpy has no {function.__name__}; compute it with other functions")
 
 
-def float64_island(run: Callable, arrays: list) -> list:
-    """`run` in float64 between float32 inputs and outputs, its tangent in float32."""
+def float64_island(program: Program, arrays: list) -> list:
+    """The program in float64 between float32 inputs and outputs, its tangent in float32."""
 
     @jax.custom_jvp
     def island(*narrow: Any) -> list:
         with jax.enable_x64(True):
             inputs = [lax.convert_element_type(a, widened(a.dtype)) for a in narrow]
-            results = run(inputs, np.float64)
+            results = program.run(program.snapped(inputs), np.float64)
             return [lax.convert_element_type(r, narrowed(r.dtype)) for r in results]
 
     @island.defjvp
     def island_jvp(primals: Any, tangents: Any) -> Any:
-        _, tangent = jax.jvp(lambda *narrow: run(list(narrow), np.float32), primals, tangents)
+        _, tangent = jax.jvp(lambda *narrow: program.run(list(narrow), np.float32), primals, tangents)
         return island(*primals), tangent
 
     return island(*arrays)
@@ -222,16 +237,16 @@ def narrowed(dtype: Any) -> Any:
 
 
 def guard_program(guards: Guards) -> Callable[[dict[str, Any]], Any]:
-    """Whether every decision that was taken would be taken again: (inputs) -> boolean array."""
+    """Which of the decisions that were taken would be taken again: inputs -> boolean (n_decisions,)."""
     taken = list(guards.taken.values())
-    sides = [Live(0.0, node) for _, left, right, _, _ in taken for node in (left, right)]
-    program = Program([Live(0.0, side._node) if not is_live(side) else side for side in sides])
-    constants = [None if is_live(side) else jnp.asarray(side.node.payload) for side in sides]
+    program = Program([Live(0.0, node) for _, left, right, _, _ in taken for node in (left, right)])
 
-    def hold(inputs: dict[str, Any]) -> list:
-        found = [c if c is not None else f for c, f in zip(constants, program(inputs), strict=True)]
-        pairs = zip(taken, found[::2], found[1::2], strict=True)
-        return [holds(name, left, right, result) for (name, _, _, result, _), left, right in pairs]
+    def hold(inputs: dict[str, Any]) -> Any:
+        with jax.enable_x64(True):
+            arrays = [lax.stop_gradient(a).astype(widened(a.dtype)) for a in program.arrays(inputs)]
+            sides = program.run(program.snapped(arrays), np.float64)
+            pairs = zip(taken, sides[::2], sides[1::2], strict=True)
+            return jnp.stack([*(holds(name, *pair, result) for (name, _, _, result, _), *pair in pairs), np.True_])[:-1]
 
     return hold
 

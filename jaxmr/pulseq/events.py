@@ -162,7 +162,9 @@ def _shape(file: Parsed, table: Table, row: int, identity: int, n: int | None = 
     return shape
 
 
-def _steps(file: Parsed, table: Table, row: int, time_id: int, n: int, halves: bool = False) -> tuple[np.ndarray, float]:
+def _steps(
+    file: Parsed, table: Table, row: int, time_id: int, n: int, halves: bool = False
+) -> tuple[np.ndarray, float]:
     """When the samples are, and how long the shape is, in raster steps. halves: -1 may mean two samples a step."""
     if time_id == 0:
         return np.arange(n) + 0.5, n

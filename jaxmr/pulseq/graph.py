@@ -106,9 +106,9 @@ def constant(value: Any) -> Node:
     return Node("constant", None, (), array.shape, kind, array if array.ndim else array.item())
 
 
-def named_input(name: str, shape: tuple) -> Node:
+def named_input(name: str, example: Any) -> Node:
     """A leaf that `evaluate` takes from its `inputs`."""
-    return Node("input", name, (), shape, "f")
+    return Node("input", name, (), np.shape(example), "f", np.asarray(example, float))
 
 
 def held_input(array: Any) -> Node:

@@ -265,7 +265,9 @@ def _shapes(section: Lines | None, stored_plainly: bool) -> dict[int, np.ndarray
     shapes, total = {}, 0
     for head, end in zip(heads, [*heads[1:], len(section.text)], strict=True):
         line = section.numbers[head]
-        match = re.fullmatch(r"shape_id\s+([0-9]{1,9})\nnum_samples\s+([0-9]{1,15})", "\n".join(section.text[head : head + 2]))
+        match = re.fullmatch(
+            r"shape_id\s+([0-9]{1,9})\nnum_samples\s+([0-9]{1,15})", "\n".join(section.text[head : head + 2])
+        )
         if not match:
             raise ValueError(f"line {line}: a shape begins with 'shape_id' and 'num_samples', each with a whole number")
         identity, n_samples = int(match[1]), int(match[2])

@@ -11,6 +11,8 @@ from typing import Any, final
 import numpy as np
 
 from jaxmr.pulseq.blocks import Block
+from jaxmr.pulseq.conversion import draft
+from jaxmr.pulseq.evaluation import evaluate
 from jaxmr.pulseq.number import Live, array, is_live, node_of, stack, value
 from jaxmr.pulseq.original import has_live, lifted, original, stack_of_caller
 from jaxmr.pulseq.stand_ins import live_builtins
@@ -63,10 +65,8 @@ class Sequence(PulseqSequence):
 
         b0: field in T, for offsets in ppm; None takes that of the system limits.
         """
-        from jaxmr.pulseq.conversion import to_sequence  # pyright: ignore[reportMissingImports]
-        from jaxmr.pulseq.evaluation import evaluate
-
-        return evaluate(to_sequence(self.blocks(), b0=b0 if b0 is not None else self.system.B0), {})
+        made = draft(self.blocks(), b0 if b0 is not None else self.system.B0)
+        return made.assemble(evaluate(made.leaves, {}))
 
     def duration(self) -> tuple:
         total, n_blocks, n_events = PulseqSequence.duration(self)

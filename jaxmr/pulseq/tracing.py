@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmr.pulseq.conversion import Draft, draft
 from jaxmr.pulseq.evaluation import Program, guard_program
 from jaxmr.pulseq.graph import Guards, named_input, recorder
 from jaxmr.pulseq.limits import Constraints, demands
@@ -48,7 +49,7 @@ class Traced:
         leaves, tree = jax.tree.flatten(example)
         names = names_of(example)
         live = [
-            Live(p, named_input(n, np.shape(p))) if is_parameter(p) else p for n, p in zip(names, map(plain, leaves), strict=True)
+            Live(p, named_input(n, p)) if is_parameter(p) else p for n, p in zip(names, map(plain, leaves), strict=True)
         ]
         self._fixed = {n: p for n, p in zip(names, leaves, strict=True) if not is_parameter(plain(p))}
         self.example = example
@@ -61,33 +62,30 @@ class Traced:
         finally:
             recorder.reset(token)
         self.guards = guards
-        self._hold = guard_program(guards)
-        self._holds = jax.jit(lambda inputs: jnp.stack([*self._hold(inputs), jnp.asarray(True)]))
+        self._holds = jax.jit(guard_program(guards))
 
     def __call__(self, **parameters: Any) -> Any:
         """The jaxmr Sequence; concrete parameters that break a guard trace the script again, with a warning."""
-        from jaxmr.pulseq.conversion import to_sequence  # pyright: ignore[reportMissingImports]
-
-        return self.evaluated("sequence", lambda blocks: to_sequence(blocks, b0=self.sequence.system.B0), parameters)
+        return self.evaluated("sequence", lambda blocks: draft(blocks, self.sequence.system.B0), parameters)
 
     def constraints(self, **parameters: Any) -> Constraints:
         """The constraint quantities (see `pp.constraints`), pure in the parameters."""
-        return self.evaluated("constraints", demands, parameters)
+        return self.evaluated("constraints", lambda blocks: Draft(*flat(demands(blocks))), parameters)
 
     def evaluated(self, key: str, of_blocks: Callable, parameters: dict[str, Any]) -> Any:
-        """`of_blocks(blocks)`, any tree of live numbers, as a pure function of the parameters."""
+        """What `of_blocks(blocks)`, a draft of live numbers, makes: a pure function of the parameters."""
         inputs = self._inputs(parameters)
         if not any(isinstance(x, jax.core.Tracer) for x in inputs.values()):
             self._trace_again_where_broken(inputs, parameters)
         if key not in self._programs:
             token = recorder.set(self.guards)
             try:
-                leaves, tree = jax.tree.flatten(of_blocks(self.blocks))
+                made = of_blocks(self.blocks)
             finally:
                 recorder.reset(token)
-            self._programs[key] = (jax.jit(Program(leaves)), tree)
-        program, tree = self._programs[key]
-        return tree.unflatten(program(inputs))
+            self._programs[key] = (jax.jit(Program(made.leaves)), made.assemble)
+        program, assemble = self._programs[key]
+        return assemble(program(inputs))
 
     def guards_hold(self, **parameters: Any) -> jax.Array:
         """Whether the script would decide as it did: a boolean array, also under jit and vmap."""
@@ -112,7 +110,7 @@ class Traced:
         return {name: jnp.asarray(x) for name, x in given.items() if name not in self._fixed}
 
     def _trace_again_where_broken(self, inputs: dict[str, Any], parameters: dict[str, Any]) -> None:
-        held = np.asarray(self._holds(inputs))[:-1]
+        held = np.asarray(self._holds(inputs))
         if held.all():
             return
         taken = list(self.guards.taken.values())
@@ -120,6 +118,12 @@ class Traced:
         self._record(parameters)
         message = f"parameters changed a decision of the script ({'; '.join(broken[:3])}), which was traced again"
         warnings.warn(message, BrokenGuardWarning, stacklevel=4)
+
+
+def flat(tree: Any) -> tuple[list, Callable]:
+    """The leaves of a tree and the function that puts others in their place."""
+    leaves, structure = jax.tree.flatten(tree)
+    return leaves, structure.unflatten
 
 
 def names_of(tree: dict[str, Any]) -> list[str]:
