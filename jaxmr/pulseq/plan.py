@@ -116,7 +116,7 @@ class Numbering:
             self.materialised[key] = group.extend(form, 1).reshape(())
         return self.materialised[key]
 
-    def constants(self, payload: np.ndarray, kind: str) -> np.ndarray:
+    def constants(self, payload: Any, kind: str) -> np.ndarray:
         payload = np.asarray(payload)
         return self.group(0, ("constant",), kind).extend(payload, payload.size).reshape(payload.shape)
 

@@ -4,6 +4,7 @@ PyPulseq gets the concrete float64 numbers and does with them what it always doe
 Blocks in which something is live are kept beside it as `Block`; all others are read back from PyPulseq.
 """
 
+import inspect
 from copy import copy
 from types import SimpleNamespace
 from typing import Any, final
@@ -124,6 +125,12 @@ class Sequence(PulseqSequence):
             self._live = live
         merged._live = dict(live)
         return merged
+
+
+for _name, _method in list(vars(Sequence).items()):
+    if hasattr(PulseqSequence, _name) and inspect.isfunction(_method):
+        _method.__signature__ = inspect.signature(getattr(PulseqSequence, _name))  # type: ignore[attr-defined]
+        _method.__doc__ = getattr(PulseqSequence, _name).__doc__
 
 
 def concrete_events(events: tuple) -> list:

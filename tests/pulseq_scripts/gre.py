@@ -25,7 +25,8 @@ def build(pp, flip=0.2, te=5e-3, tr=12e-3, spoil=4.0, rf_increment=117.0, n=12, 
     delay_te = np.ceil((te - to_echo - pp.calc_duration(gx) / 2) / raster) * raster
     played = pp.calc_duration(gz) + pp.calc_duration(gx_pre) + pp.calc_duration(gx) + delay_te
     delay_tr = np.ceil((tr - played) / raster) * raster
-    assert delay_te >= 0 and delay_tr >= pp.calc_duration(gx_spoil, gz_spoil)
+    assert delay_te >= 0
+    assert delay_tr >= pp.calc_duration(gx_spoil, gz_spoil)
     phase = increment = 0.0
     for i in range(n):
         rf.phase_offset = adc.phase_offset = phase / 180 * np.pi

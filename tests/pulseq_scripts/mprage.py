@@ -21,7 +21,7 @@ def build(pp, ti=0.15, flip=7 * math.pi / 180, recovery=0.2, n=8, partitions=2, 
     adc = pp.make_adc(num_samples=n, duration=readout_time, delay=readout.rise_time, system=system)
     before = pp.make_trapezoid("x", area=-readout.amplitude * (adc.dwell * (n / 2 + 0.5) + 0.5 * readout.rise_time),
                                system=system)  # fmt: skip
-    ro_part, spoil_part = pp.split_gradient_at(readout, readout.rise_time + readout.flat_time, system=system)
+    ro_part, _ = pp.split_gradient_at(readout, readout.rise_time + readout.flat_time, system=system)
     spoiler = pp.make_extended_trapezoid_area(
         channel="x", grad_start=readout.amplitude, grad_end=0, area=4 * n * delta_k, system=system
     )[0]
