@@ -15,16 +15,21 @@ import numpy as np
 from jaxmr.pulseq.graph import Node, constant, guard
 from jaxmr.pulseq.number import Live, array, is_live, node_of, value, wrap
 
+PLAIN = (float, int, Live, np.float64)
+
 
 def elementwise(name: str, function: Callable, *operands: Any) -> Any:
     """`function` of the concrete sides beside the operation `name` of the nodes."""
-    operands = tuple(array(operand) for operand in operands)
-    concrete = function(*(value(operand) for operand in operands))
-    if np.asarray(concrete).dtype.kind == "b":
-        return concrete
-    kind = "c" if np.asarray(concrete).dtype.kind == "c" else "f"
-    nodes = tuple(node_of(operand) for operand in operands)
-    return wrap(concrete, Node(name, None, nodes, np.shape(concrete), kind))
+    operands = tuple(x if type(x) in PLAIN else array(x) for x in operands)
+    concrete = function(*[x.value if isinstance(x, Live) else x for x in operands])
+    if type(concrete) is float:
+        kind, shape = "f", ()
+    else:
+        made = np.asarray(concrete)
+        if made.dtype.kind == "b":
+            return concrete
+        kind, shape = "c" if made.dtype.kind == "c" else "f", made.shape
+    return wrap(concrete, Node(name, None, tuple([node_of(x) for x in operands]), shape, kind))
 
 
 def product(left: Any, right: Any) -> Any:
