@@ -15,11 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from jaxmr.pulseq.number import Live
 from jaxmr.pulseq.stand_ins import LiveNumpy, imported_functions, live_builtins, live_math, live_numpy
 
 PACKAGE = str(Path(__file__).parents[1])
 INSTALLED = ("site-packages", "dist-packages")
 STANDARD = sysconfig.get_paths()["stdlib"]
+# These search whole numbers of raster steps: the step found is a decision, and moves with no argument.
+SEARCHES = ("pypulseq.make_extended_trapezoid_area",)
 _rebound: dict[int, tuple[FunctionType, FunctionType]] = {}
 
 
@@ -43,13 +46,19 @@ class Namespace(dict):
     """Globals of a rebound function: the original's as they are now, seen through `stand_in`."""
 
     def __init__(self, original: dict[str, Any]):
-        importer = {"__import__": Importer(original)}
-        dict.__init__(self, __builtins__={**live_builtins(), **importer}, __name__=original.get("__name__"))
+        special: dict[str, Any] = {"__import__": Importer(original)}
+        if original.get("__name__") in SEARCHES:
+            special["round"] = decided_round
+        dict.__init__(self, __builtins__={**live_builtins(), **special}, __name__=original.get("__name__"))
         self.original = original
         self.inside_pypulseq = str(original.get("__name__", "")).startswith("pypulseq")
 
     def __missing__(self, name: str) -> Any:
         return stand_in(self.original[name], self.inside_pypulseq)
+
+
+def decided_round(x: Any, digits: int | None = None) -> Any:
+    return int(round(x)) if isinstance(x, Live) and digits is None else round(x, digits)  # noqa: RUF046
 
 
 class Importer:
