@@ -67,6 +67,8 @@ def call_elementwise(ufunc: np.ufunc, name: str, inputs: tuple) -> Any:
         return rounded(x, ufunc(x.value), name)
     if name in SPECIAL:
         return SPECIAL[name](*inputs)
+    if name == "matmul":
+        return mix(ufunc, inputs, {})
     if name in ELEMENTWISE:
         return negate_or(ufunc, name, inputs)
     return fallback(ufunc, inputs, {})
@@ -133,8 +135,8 @@ def operands_of(args: tuple, kwargs: dict) -> tuple[list, tuple]:
         listed = isinstance(x, list) and x and not isinstance(x[0], str)
         if isinstance(x, Live) or listed or (name in ARRAYS_BY_KEYWORD and not isinstance(x, int)):
             x = array(x)
-        if isinstance(x, Live) or (is_array(x) and x.dtype.kind in "fc"):
-            operands.append(x)
+        if isinstance(x, Live) or (is_array(x) and x.dtype.kind in "iufc"):
+            operands.append(x if isinstance(x, Live) or x.dtype.kind in "fc" else x.astype(float))
             return Slot(len(operands) - 1)
         return value(x)
 
