@@ -66,7 +66,7 @@ def test_a_traced_script_writes_the_same_file_and_evaluates_to_its_numbers(name,
     assert traced.guards_hold(**example)
     live = live_numbers(traced.blocks)
     assert len(live) >= 10
-    for number, found in zip(live, Program(live)(traced.inputs(example)), strict=True):
+    for number, found in zip(live, jax.jit(Program(live))(traced.inputs(example)), strict=True):
         scale = np.max(np.abs(value(number)), initial=0.0)
         np.testing.assert_allclose(found, value(number), rtol=1e-11, atol=1e-11 * scale + 1e-12)
 

@@ -58,8 +58,9 @@ class Namespace(dict):
         return stand_in(self.original[name], self.inside_pypulseq)
 
 
-def decided_round(x: Any, digits: int | None = None) -> Any:
-    return int(round(x)) if isinstance(x, Live) and digits is None else round(x, digits)  # noqa: RUF046
+def decided_round(x: Any, digits: Any = None) -> Any:
+    nearest = round(x, digits)
+    return int(nearest) if isinstance(nearest, Live) and digits is None else nearest
 
 
 class Importer:

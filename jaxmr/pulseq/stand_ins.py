@@ -158,7 +158,7 @@ def live_sum(items: Any, /, start: Any = 0) -> Any:
     return retold(lambda plain: builtins.sum(plain, value(start)), np.sum, items) + 0 * start
 
 
-def live_numpy_function(function: Callable, name: str) -> Callable:
+def live_numpy_function(function: Any, name: str) -> Callable:
     def on_live(*args: Any, **kwargs: Any) -> Any:
         args = tuple(unwrapped(arg) for arg in args)
         kwargs = {key: unwrapped(arg) for key, arg in kwargs.items()}

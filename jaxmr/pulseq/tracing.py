@@ -12,10 +12,12 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxmr.pulseq.conversion import Draft, draft
-from jaxmr.pulseq.evaluation import Program, guard_program
+from jaxmr.pulseq.evaluation import Program
 from jaxmr.pulseq.graph import Guards, named_input, recorder
+from jaxmr.pulseq.holding import guard_program
 from jaxmr.pulseq.limits import Constraints, demands
 from jaxmr.pulseq.live import Live
 from jaxmr.pulseq.rebinding import rebind
@@ -75,7 +77,7 @@ class Traced:
     def evaluated(self, key: str, of_blocks: Callable, parameters: dict[str, Any]) -> Any:
         """What `of_blocks(blocks)`, a draft of live numbers, makes: a pure function of the parameters."""
         inputs = self.inputs(parameters)
-        if not any(isinstance(x, jax.core.Tracer) for x in inputs.values()):
+        if not any(isinstance(x, Tracer) for x in inputs.values()):
             self._trace_again_where_broken(inputs, parameters)
         if key not in self._programs:
             token = recorder.set(self.guards)
