@@ -136,7 +136,7 @@ def operands_of(args: tuple, kwargs: dict) -> tuple[list, tuple]:
         listed = isinstance(x, list) and x and not isinstance(x[0], str)
         if isinstance(x, Live) or listed or (name in ARRAYS_BY_KEYWORD and not isinstance(x, int)):
             x = array(x)
-        kind = x.dtype.kind if is_array(x) else ""
+        kind = np.asarray(value(x)).dtype.kind if is_array(x) else ""
         if isinstance(x, Live) or (kind and kind in "iufc"):
             operands.append(x if isinstance(x, Live) or kind in "fc" else np.asarray(x, float))
             return Slot(len(operands) - 1)
