@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxmr import design, encoding, io, mrf, objects, plot, recon, sequences, units
+    from jaxmr import design, encoding, io, mrf, objects, plot, pulseq, recon, sequences, units
     from jaxmr.core.batch import use_cores
     from jaxmr.models import (
         EPG,
@@ -40,6 +40,7 @@ _ROOMS = {
     "mrf": "jaxmr.mrf",
     "objects": "jaxmr.objects",
     "plot": "jaxmr.plot",
+    "pulseq": "jaxmr.pulseq",
     "recon": "jaxmr.recon",
     "rf": "jaxmr.physics.rf",
     "sequences": "jaxmr.sequences",
@@ -97,6 +98,7 @@ __all__ = [
     "objects",
     "plan",
     "plot",
+    "pulseq",
     "recon",
     "rf",
     "sequences",

@@ -59,14 +59,14 @@ class Facade(ModuleType):
 @cache
 def facade(name: str) -> Facade:
     """PyPulseq's submodule `name` (all of it: "") as this package offers it."""
-    from jaxmr.pulseq.original import original
+    from jaxmr.pulseq.underlying import original
 
     return Facade(original(name))
 
 
 def stand_in(member: Any) -> Any:
     """A member of PyPulseq as this package offers it."""
-    from jaxmr.pulseq.original import offered, original
+    from jaxmr.pulseq.underlying import offered, original
 
     if isinstance(member, ModuleType) and member.__name__.startswith("pypulseq."):
         return facade(member.__name__.partition(".")[2])

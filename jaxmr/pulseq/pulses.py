@@ -60,7 +60,7 @@ class Library:
         off = is_live(frequency) or frequency != 0
         times = np.ascontiguousarray(value(rf.t), float)
         edges, cells = _cells(times.tobytes(), float(value(rf.shape_dur)), float(value(frequency)))
-        scale, samples, key = _unit(rf, cells, edges)
+        scale, samples, key = _unit(rf, cells)
         gradient, thickness, wound = self._gradient(block, rf, edges, samples)
         symmetric = _symmetric(value(samples), value(rf.center), value(rf.shape_dur))
         key = (key, np.round(value(rf.center) / value(rf.shape_dur), 9), float(value(rf.shape_dur)), wound)
@@ -139,12 +139,12 @@ def _means(nodes: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return (np.diff(at, axis=1) / np.diff(edges)).T
 
 
-def _unit(rf: SimpleNamespace, cells: np.ndarray, edges: np.ndarray) -> tuple[Any, Any, Any]:
+def _unit(rf: SimpleNamespace, cells: np.ndarray) -> tuple[Any, Any, Any]:
     """Flip of a pulse, its samples for a flip of 1, and a key that tells shapes apart."""
     parts = factored(rf.signal)
     profile, factor = parts if parts is not None else (rf.signal, 1.0)
     live = is_live(profile)
-    means = cells @ profile
+    means: Any = cells @ profile
     plain = value(means)
     if np.isrealobj(plain) or not np.abs(plain.imag).max() > 1e-9 * np.abs(plain).max():
         means, plain = means.real, plain.real

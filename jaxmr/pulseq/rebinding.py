@@ -134,6 +134,6 @@ def is_tracing_helper(function: FunctionType) -> bool:
 
 
 def ours_for_trace() -> Any:
-    from jaxmr.pulseq.original import stack_of_caller
+    from jaxmr.pulseq.underlying import stack_of_caller
 
     return stack_of_caller

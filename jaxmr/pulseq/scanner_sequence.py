@@ -15,8 +15,8 @@ from jaxmr.pulseq.blocks import Block
 from jaxmr.pulseq.conversion import draft
 from jaxmr.pulseq.evaluation import evaluate
 from jaxmr.pulseq.number import Live, array, is_live, node_of, stack, value
-from jaxmr.pulseq.original import has_live, lifted, original, stack_of_caller
 from jaxmr.pulseq.stand_ins import live_builtins
+from jaxmr.pulseq.underlying import has_live, lifted, original, stack_of_caller
 
 PulseqSequence: Any = original("Sequence.sequence").Sequence
 AXES = ("gx", "gy", "gz")
