@@ -326,7 +326,7 @@ def pulseq_file(tmp_path_factory) -> Path:
     system = pp.Opts(max_grad=40, grad_unit="mT/m", max_slew=150, slew_unit="T/m/s", rf_ringdown_time=20e-6)
     sequence, fov = pp.Sequence(system), 64e-3
     rf, gz, rephaser = pp.make_sinc_pulse(
-        60 * deg,
+        10 * deg,
         duration=2 * ms,
         slice_thickness=8e-3,
         apodization=0.5,
@@ -360,11 +360,11 @@ def test_a_pulseq_file_is_scanned(folder, pulseq_file, more, tmp_path):
     assert image.shape == (N, N)
     with np.load(folder / "flat.npz") as maps:
         inside, fluid = maps["m0"] > 0, maps["m0"] > 0.9
-    assert image[inside].mean() > 5 * image[~inside].mean()
+    assert image[inside].mean() > 20 * image[~inside].mean()
     place = lambda mask: np.argwhere(mask).mean(axis=0)  # noqa: E731
-    # After 24 dummies of 60 degrees the fluid, of long T1, is dark.
-    darkest = inside & (image < np.median(image[inside]) * 0.8)
-    assert np.abs(place(darkest) - place(fluid)).max() < 1.5
+    # Little is saturated after so short a scan: the fluid, of the most magnetisation, is bright.
+    bright = image > 1.2 * np.median(image[inside])
+    assert np.abs(place(bright) - place(fluid)).max() < 0.5
     assert json.loads((tmp_path / "summary.json").read_text())["scan"].startswith(str(pulseq_file))
 
 
