@@ -365,7 +365,7 @@ def test_a_pulseq_file_is_scanned(folder, pulseq_file, more, tmp_path):
     # Little is saturated after so short a scan: the fluid, of the most magnetisation, is bright.
     bright = image > 1.2 * np.median(image[inside])
     assert np.abs(place(bright) - place(fluid)).max() < 0.5
-    assert json.loads((tmp_path / "summary.json").read_text())["scan"].startswith(str(pulseq_file))
+    assert json.loads((tmp_path / "summary.json").read_text())["ran"]["scan"].startswith(str(pulseq_file))
 
 
 def test_a_pulseq_file_without_an_image_is_refused(folder, pulseq_file, tmp_path):
