@@ -35,6 +35,21 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
+def voxels(scan):
+    """The voxels of a scan as MRzeroCore has them."""
+    import MRzeroCore
+    import torch
+
+    tensor = lambda name: torch.as_tensor(scan[name], dtype=torch.float32)  # noqa: E731
+    n = len(scan["t1"])
+    return MRzeroCore.SimData(
+        PD=tensor("pd"), T1=tensor("t1"), T2=tensor("t2"), T2dash=torch.full((n,), NEVER), D=torch.zeros(n),
+        B0=tensor("b0"), B1=torch.ones(1, n), coil_sens=torch.ones(1, n), size=torch.ones(3), affine=torch.eye(4),
+        voxel_pos=tensor("pos"), nyquist=tensor("nyquist"),
+        dephasing_func=MRzeroCore.phantom.voxel_grid_phantom.sigmoid,
+    )  # fmt: skip
+
+
 class MRzero:
     """A scan as MRzeroCore has it."""
 
@@ -59,13 +74,7 @@ class MRzero:
             repetition.adc_phase[:] = tensor("adc_phase")[span]
             repetition.adc_usage[:] = torch.as_tensor(scan["adc"])[span]
         self._set(self.leaves["angle"], self.leaves["gradm"])
-        n = len(scan["t1"])
-        self.data = MRzeroCore.SimData(
-            PD=tensor("pd"), T1=tensor("t1"), T2=tensor("t2"), T2dash=torch.full((n,), NEVER), D=torch.zeros(n),
-            B0=tensor("b0"), B1=torch.ones(1, n), coil_sens=torch.ones(1, n), size=torch.ones(3), affine=torch.eye(4),
-            voxel_pos=tensor("pos"), nyquist=tensor("nyquist"),
-            dephasing_func=MRzeroCore.phantom.voxel_grid_phantom.sigmoid,
-        )  # fmt: skip
+        self.data = voxels(scan)
         self.graph, self.last, self.threshold = None, {}, None
         return {"versions": {name: version(name) for name in ("mrzerocore", "torch")}}
 
