@@ -2,11 +2,11 @@
 
 A turbo spin echo (`tse_script.py`, 64x64, 4 shots of 16 echoes, instantaneous pulses) of the invented brain of
 `imaging.py`. One iteration goes from 17 flip angles through the script, the simulation and the loss
-|s - s_0|^2 + weight SAR (by Parseval as well of images) to its gradient. Pulseq-zero runs the script again each time, plans its graph again,
-as its documentation has it, and simulates by MRzeroCore; with "kept" its graph is that of the first iteration. jaxmr
-traced the script once and keeps its plan; with "planned" it plans in every iteration too. Both are processes on
-two threads that take turns, and reach the same error against jaxmr at 1e-5 in float64. Pulseq-zero lives in an
-environment of its own (`pip install torch mrzerocore pulseqzero`), whose Python is named by --peers.
+|s - s_0|^2 + weight SAR (by Parseval as well of images) to its gradient. Pulseq-zero runs the script again each time,
+plans its graph again, as its documentation has it, and simulates by MRzeroCore; with "kept" its graph is that of the
+first iteration. jaxmr traced the script once and keeps its plan; with "planned" it plans in every iteration too. Both
+are processes on two threads that take turns, at one level of error against jaxmr at 1e-5 in float64. Pulseq-zero lives
+in an environment of its own (`pip install torch mrzerocore pulseqzero`), whose Python is named by --peers.
 
     uv run benchmarks/pulseq_zero.py --peers PEERS/bin/python
 """
@@ -137,8 +137,8 @@ def measured(level: float, setting: dict, python: Path, folder: Path, truth: dic
                 f"error {level:g}, plan {'in each iteration' if do == 'planned' else 'kept':17} jaxmr "
                 f"{1e3 * statistics.median(mine):7.1f} ms, Pulseq-zero {1e3 * statistics.median(peer):7.0f} ms, ratio "
                 f"{row['ratio']:.1f} (target {TARGET:g}); first {firsts[0]:.1f} and {firsts[1]:.1f} s; errors of "
-                f"the signal {row['errors'][0]:.1e}, {row['errors'][1]:.1e}, of the gradient {row['gradient_errors'][0]:.0e}, "
-                f"{row['gradient_errors'][1]:.0e}",
+                f"the signal {row['errors'][0]:.1e}, {row['errors'][1]:.1e}, "
+                f"of the gradient {row['gradient_errors'][0]:.0e}, {row['gradient_errors'][1]:.0e}",
                 flush=True,
             )
     ratio = _defaults(rows)
