@@ -7,23 +7,10 @@ import numpy as np
 import pytest
 
 import jaxmr as mr
+import jemris
 from checks import central_difference, relative
 from jaxmr.physics import bloch, ode, waveforms
 from jaxmr.physics.waveforms import Waveforms
-
-
-def sample(folder) -> mr.Phantom:
-    """The spins with magnetisation, at x_i = (i - (N - 1)/2) resolution + offset."""
-    with h5py.File(folder / "sample.h5") as file:
-        m0, r1, r2, _, db = np.moveaxis(file["sample/data"][()], -1, 0)
-        resolution, offset = (file[f"sample/{name}"][()].ravel() for name in ("resolution", "offset"))
-    y, x = np.nonzero(m0 > 0)
-    place = lambda i, n, axis: (i - (n - 1) / 2) * resolution[axis] + offset[axis]  # noqa: E731
-    position = np.stack([place(x, m0.shape[1], 0), place(y, m0.shape[0], 1), 0.0 * x], axis=-1)
-    full = m0 > 0
-    # dB winds clockwise there, and the conjugate of the signal turns it back.
-    tissue = mr.Tissue(1e-3 / r1[full], 1e-3 / r2[full], m0[full], b0=db[full] / (2 * np.pi))
-    return mr.Phantom(tissue, 1e-3 * position, (1e-3, 1e-3, 1e-3))
 
 
 def played(folder, name: str):
@@ -42,7 +29,7 @@ def played(folder, name: str):
 @pytest.mark.parametrize(("name", "bar"), [("trapezoid", 1e-4), ("gre", 5e-4), ("radial", 5e-4), ("var_dur", 2e-3)])
 def test_signals_of_jemris(shared, name, bar):
     folder = shared / "jemris_approved"
-    phantom = sample(folder)
+    phantom = jemris.sample(folder / "sample.h5")
     shape, times, phase, expected = played(folder, name)
     signal = waveforms.receive(shape, phantom, times)[0] / phantom.tissue.shape[0]
     found = np.conj(signal) * np.exp(-1j * phase)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxmr as mr
+import jemris
 from checks import relative
 from jaxmr.physics import waveforms
 from jaxmr.pulseq.blocks import Block
@@ -55,24 +56,11 @@ def test_spin_echoes_of_old_files_are_refocused(shared):
     assert k[:, 0].max() == pytest.approx(-k[:, 0].min(), rel=0.05)
 
 
-def spins_of(path) -> mr.Phantom:
-    """A phantom of JEMRIS, one spin a voxel; off-resonance in rad/s."""
-    with h5py.File(path) as file:
-        m0, r1, r2, _, db = np.moveaxis(file["sample/data"][()], -1, 0)
-        resolution, offset = (file[f"sample/{name}"][()].ravel() for name in ("resolution", "offset"))
-    y, x = np.nonzero(m0 > 0)
-    place = lambda i, n, axis: (i - (n - 1) / 2) * resolution[axis] + offset[axis]  # noqa: E731
-    position = np.stack([place(x, m0.shape[1], 0), place(y, m0.shape[0], 1), 0.0 * x], axis=-1)
-    full = m0 > 0
-    tissue = mr.Tissue(1e-3 / r1[full], 1e-3 / r2[full], m0[full], b0=db[full] / (2 * np.pi))
-    return mr.Phantom(tissue, 1e-3 * position, (1e-3, 1e-3, 1e-3), voxel_shape="point")
-
-
 @pytest.mark.parametrize(("name", "phantom"), [("a", "column1d"), ("b", "sphere_chemical_shift")])
 def test_signals_of_komamri(shared, name, phantom):
     """Left-handed: its RF phases are 0, so that the conjugate is ours. JEMRIS jitters its spins by 1 % of a voxel."""
     folder = shared / "koma_jemris"
-    place = spins_of(folder / f"{phantom}.h5")
+    place = jemris.sample(folder / f"{phantom}.h5")
     sequence = to_sequence(load(folder / "epi_100x100_TE100_FOV230.seq").blocks)
     signal = np.conj(mr.simulate(sequence, place, mr.PDG(1e-4, pulses="finite"))[0]) / place.tissue.shape[0]
     with h5py.File(folder / f"{name}_signal_koma.mat") as file:
@@ -88,7 +76,7 @@ def test_signals_of_jemris_from_its_files(shared, name, bar):
     """Left-handed: RF and receiver phases are negated, and the signal is conjugated."""
     folder = shared / "jemris_approved"
     blocks = [negated(block) for block in load(folder / f"{name}.seq").blocks]
-    place = spins_of(folder / "sample.h5")
+    place = jemris.sample(folder / "sample.h5")
     signal = mr.simulate(to_sequence(blocks), place, mr.Isochromats())[0] / place.tissue.shape[0]
     with h5py.File(folder / f"{name}_signal.h5") as file:
         expected = file["signal/channels/00"][()] @ [1, 1j, 0]
