@@ -66,9 +66,9 @@ def test_signals_of_komamri(shared, name, phantom):
     with h5py.File(folder / f"{name}_signal_koma.mat") as file:
         koma = file[next(iter(file))][()].ravel()
     with h5py.File(folder / f"{name}_signals_jemris.h5") as file:
-        jemris = file["signal/channels/00"][()] @ [1, 1j, 0]
+        judged = file["signal/channels/00"][()] @ [1, 1j, 0]
     assert relative(signal, koma["real"] + 1j * koma["imag"]) < 1e-3
-    assert relative(signal, jemris) < 1.5e-2
+    assert relative(signal, judged) < 1.5e-2
 
 
 @pytest.mark.parametrize(("name", "bar"), [("trapezoid", 1e-4), ("gre", 5e-4), ("radial", 5e-4)])
