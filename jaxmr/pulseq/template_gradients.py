@@ -20,8 +20,8 @@ AGREE = 1e-6
 """Moments of one gradient agree to within this, and so do gradients that go on from block to block."""
 NOISE = 1e-11
 """Changes of amplitude that are smaller than this beside others are rounding."""
-DENSE = 2**22
-"""Systems of more numbers are solved by iteration."""
+DENSE = 2**18
+"""Systems of more numbers are solved as sparse ones."""
 Row = tuple[int, int | str]
 """A stretch, by its place and number; -1 is the gradient during the pulse. Or by block and axis, where the gradient of
 the block goes on in the next one."""
@@ -127,10 +127,10 @@ def _within(winders: _Winders, stretch: Any, start: float, stop: float, lead: bo
     times = start - begin + (stop - start) * np.arange(1, n + 1) / n
     found = {}
     for axis, winding in _windings(winders, stretch.block):
-        wound = winding.until(times) - winding.until(start - begin)
+        wound = _clean(winding.until(times) - winding.until(start - begin), winding)
         if stretch.samples > 1 and stretch.path is None:
             step = (wound[-1] - wound[0]) / (n - 1)
-            wound = np.array([wound[0] - step if lead else n * step])
+            wound = _clean(np.array([wound[0] - step if lead else n * step]), winding)
         elif stretch.path is not None:
             wound = np.concatenate([wound[-1:], wound])
         found[stretch.block, AXES[axis]] = wound[:, None] * _direction(winders.blocks[stretch.block], axis)
@@ -144,9 +144,14 @@ def _during_pulse(winders: _Winders, place: Place, n: int) -> dict:
     assert rf is not None
     edges = rf.delay + rf.shape_dur * (np.arange(n + 1) / n if n > 1 else np.array([0.4999, 0.5001]))
     for axis, winding in _windings(winders, number):
-        heights = np.diff(winding.until(edges)) / np.diff(edges)
+        heights = _clean(np.diff(winding.until(edges)), winding) / np.diff(edges)
         found[number, AXES[axis]] = heights[:, None] * _direction(block, axis)
     return found
+
+
+def _clean(wound: np.ndarray, winding: Winding) -> np.ndarray:
+    """Without the rounding of what cancels."""
+    return np.where(np.abs(wound) > 1e-12 * np.abs(winding.wound).max(), wound, 0.0)
 
 
 def _windings(winders: _Winders, number: int) -> list[tuple[int, Winding]]:
@@ -208,10 +213,14 @@ def _least(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The smallest x of those for which a x is closest to b."""
     if a.size <= DENSE:
         return np.linalg.lstsq(a, b)[0]
-    from scipy.sparse import csr_array
-    from scipy.sparse.linalg import lsqr
+    from scipy.sparse import csc_array, eye_array
+    from scipy.sparse.linalg import splu
 
-    return lsqr(csr_array(a), b, atol=1e-14, btol=1e-14, iter_lim=20 * a.shape[1])[0]
+    sparse = csc_array(a)
+    solver, x = splu((sparse.T @ sparse + 1e-10 * eye_array(a.shape[1])).tocsc()), np.zeros(a.shape[1])
+    for _ in range(5):
+        x += solver.solve(sparse.T @ (b - sparse @ x))
+    return x
 
 
 def _refusal(name: str, axis: str, wound: bool, others: list[str]) -> str:

@@ -15,7 +15,7 @@ from jaxmr.pulseq.conversion import Place, drafted
 from jaxmr.pulseq.pulses import constant_steps, means_over
 from jaxmr.pulseq.reading import Scan
 from jaxmr.pulseq.template_delays import stretched
-from jaxmr.pulseq.template_gradients import rewound
+from jaxmr.pulseq.template_gradients import Row, rewound
 from jaxmr.sequences.sequence import Event, Pulse, Segment, Sequence
 
 
@@ -44,7 +44,7 @@ def updated(scan: Scan, sequence: Sequence, b0: float | None = None) -> Scan:
     edits = _Edits({}, {})
     _pulses(scan, places, original, sequence, edits)
     _receivers(scan, places, original, sequence, edits)
-    wanted = _moments(places, original, sequence)
+    wanted: dict[Row, np.ndarray] = _moments(places, original, sequence)
     if wanted:
         for (number, axis), event in rewound(scan.blocks, places, wanted).items():
             edits.blocks.setdefault(number, {})[axis] = event
@@ -137,7 +137,7 @@ def _firsts(places: list[Place]) -> dict[int, int]:
     return {place.segment: i for i, place in reversed(list(enumerate(places)))}
 
 
-def _moments(places: list[Place], original: Sequence, sequence: Sequence) -> dict[tuple[int, int], np.ndarray]:
+def _moments(places: list[Place], original: Sequence, sequence: Sequence) -> dict[Row, np.ndarray]:
     """What was added to moments, and to paths after them, by place and stretch; stretch -1 is a pulse's gradient."""
     moments = _event_differences(places, original, sequence, "moment", (3,))
     paths = _event_differences(places, original, sequence, "path", None)
