@@ -37,7 +37,7 @@ class Curve(NamedTuple):
 
 def following(times: Float[np.ndarray, "n"], moments: Float[np.ndarray, "n 3"], limits: Limits) -> Curve:
     """The gradient that winds, from the first time to each, what the moments differ; ramps are before and after."""
-    from scipy.sparse import block_array, csr_array, diags_array
+    from scipy.sparse import block_array, csr_array, eye_array
     from scipy.sparse.linalg import spsolve
 
     raster = limits.rasters.grad
@@ -45,10 +45,10 @@ def following(times: Float[np.ndarray, "n"], moments: Float[np.ndarray, "n 3"], 
     nodes = first + raster * np.arange(max(round((up(times[-1], raster) - first) / raster), 2) + 1)
     integrals = csr_array(_integrals((times - first) / raster, len(nodes)))
     wanted = np.diff(moments, axis=0) / (2 * math.pi * raster)
-    bend = diags_array([1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(len(nodes) - 2, len(nodes)))
-    soft = diags_array(np.full(len(wanted), -SOFT))
+    bend = csr_array(np.diff(np.eye(len(nodes)), 2, axis=0))
+    soft = -SOFT * eye_array(len(wanted))
     system = block_array([[bend.T @ bend, integrals.T], [integrals, soft]], format="csc")
-    heights = spsolve(system, np.concatenate([np.zeros((len(nodes), 3)), wanted]))[: len(nodes)]
+    heights = np.asarray(spsolve(system, np.concatenate([np.zeros((len(nodes), 3)), wanted])))[: len(nodes)]
     before, after = (ramp(float(np.abs(heights[end]).max()), limits) for end in (0, -1))
     return Curve(
         np.concatenate([[first - before], nodes, [nodes[-1] + after]]),

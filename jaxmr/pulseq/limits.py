@@ -5,7 +5,7 @@ Times in s, moments in rad/m; amplitudes of gradients in Hz/m as in `blocks`. Ti
 
 import math
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -123,7 +123,7 @@ def winding(moment: np.ndarray, time: float, limits: Limits) -> Block | None:
         return None
     flat = near(time - 2 * rise, limits.rasters.grad)
     amplitudes = moment / (2 * math.pi * (rise + flat))
-    events = {
+    events: dict[str, Any] = {
         AXES[axis]: trapezoid(axis, float(amplitude), rise, flat)
         for axis, amplitude in enumerate(amplitudes)
         if abs(moment[axis]) >= NOTHING

@@ -147,7 +147,7 @@ def sample(event: Event, time: float, limits: Limits, i: int) -> Played:
 def repetition(leaf: Any, i: int, ndim: int) -> np.ndarray:
     """The number of one repetition of a leaf that has `ndim` axes of its own."""
     array = np.asarray(leaf, float)
-    return array if array.ndim == ndim else array[i]
+    return array if array.ndim == ndim else np.asarray(array[i])
 
 
 def _receiver(event: Event, i: int) -> tuple[float, np.ndarray | None]:

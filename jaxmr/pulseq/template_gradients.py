@@ -20,8 +20,6 @@ AGREE = 1e-6
 """Moments of one gradient agree to within this, and so do gradients that go on from block to block."""
 NOISE = 1e-11
 """Changes of amplitude that are smaller than this beside others are rounding."""
-DENSE = 2**18
-"""Systems of more numbers are solved as sparse ones."""
 Row = tuple[int, int | str]
 """A stretch, by its place and number; -1 is the gradient during the pulse. Or by block and axis, where the gradient of
 the block goes on in the next one."""
@@ -210,16 +208,17 @@ def _wanted(winders: _Winders, row: Row) -> list[np.ndarray]:
 
 
 def _least(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The smallest x of those for which a x is closest to b."""
-    if a.size <= DENSE:
-        return np.linalg.lstsq(a, b)[0]
-    from scipy.sparse import csc_array, eye_array
-    from scipy.sparse.linalg import splu
+    """The smallest x of those for which a x is closest to b; parts that share no unknown (axes, mostly) one by one."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
 
-    sparse = csc_array(a)
-    solver, x = splu((sparse.T @ sparse + 1e-10 * eye_array(a.shape[1])).tocsc()), np.zeros(a.shape[1])
-    for _ in range(5):
-        x += solver.solve(sparse.T @ (b - sparse @ x))
+    pattern = csr_array(a != 0).astype(float)
+    n, part = connected_components(pattern.T @ pattern, directed=False)
+    x = np.zeros(a.shape[1])
+    for columns in (np.flatnonzero(part == i) for i in range(n)):
+        lines = np.flatnonzero(a[:, columns].any(axis=1))
+        if b[lines].any():
+            x[columns] = np.linalg.lstsq(a[np.ix_(lines, columns)], b[lines])[0]
     return x
 
 
