@@ -58,7 +58,9 @@ def discovered(seed: int, shortest: float) -> Sequence:
     )
     pulse = Pulse(jnp.asarray(rng.uniform(-1, 1, n)), jnp.asarray(rng.normal(size=n)))
     refocus = Segment(Pulse(jnp.asarray(3.0), quadrature=True, use="refocusing"), events, n)
-    return Sequence((Segment(pulse, events, n), Segment(Inversion(), (Event(jnp.asarray(20 * ms)),)), refocus))
+    prepared = Segment(Inversion(), (Event(jnp.asarray(20 * ms)),))
+    again = Segment(Pulse(jnp.asarray(1.5)), (Event(jnp.asarray(10 * ms), jnp.asarray([500.0, 0, 3000])),))
+    return Sequence((Segment(pulse, events, n), prepared, again, refocus))
 
 
 def place() -> mr.Phantom:
@@ -137,7 +139,9 @@ def test_what_a_search_finds_can_be_played(tmp_path, seed):
 
 def test_what_does_not_fit_is_made_longer_and_said(tmp_path):
     sequence, path = discovered(0, 0.2 * ms), tmp_path / "scan.seq"
-    with pytest.warns(UserWarning, match=r"\d+ events were too short .* lengthened, by up to 0\.00\d+ s, 0\.0\d+ s in all"):
+    with pytest.warns(
+        UserWarning, match=r"\d+ events were too short .* lengthened, by up to 0\.00\d+ s, 0\.0\d+ s in all"
+    ):
         write(path, sequence)
     same_kspace(sequence, read(path))
     require_within(load(path), USUAL)
@@ -151,6 +155,7 @@ def test_samples_too_fast_for_the_gradients_are_slowed_down(tmp_path):
     path = tmp_path / "scan.seq"
     straight = Event(jnp.asarray(64 * us), jnp.asarray([2000.0, 0, 0]), samples=32)
     k = spiral()
+    assert k.path is not None
     bent = Event(k.time / 4, k.moment[0], path=k.path[0], samples=k.samples)
     for readout in (straight, bent):
         wait = Event(jnp.asarray(5 * ms))
@@ -175,9 +180,9 @@ def test_selective_pulses_have_a_slice_and_a_rephaser(tmp_path):
     spins = mr.Phantom(tissue, np.stack([0 * z, 0 * z, z], axis=-1), (1 * mm,) * 3, np.eye(4), voxel_shape="point")
     profile, flat = (np.abs(mr.simulate(one, spins, mr.Isochromats())[:, 4 * 8 + 4]) for one in (again, sequence))
     assert profile[0] == pytest.approx(flat[0], rel=0.05)
-    assert profile[2] == pytest.approx(flat[2] / 2, rel=0.15)
+    assert profile[2] == pytest.approx(flat[2] / 2, rel=0.25)
     assert profile[3] < 0.15 * flat[3]
-    with pytest.raises(ValueError, match="above max_grad=0.04: make it longer, or its slice thicker"):
+    with pytest.raises(ValueError, match=r"above max_grad=0\.04: make it longer, or its slice thicker"):
         synthesised(sequence, selective=1 * mm)
 
 
@@ -193,8 +198,9 @@ def test_shapes_are_played_as_they_are(tmp_path):
     sequence, path = Sequence((Segment(pulse, (*events, Event(jnp.asarray(6 * ms))), 2),), (shape,)), tmp_path / "a.seq"
     write(path, sequence)
     again = read(path)
-    np.testing.assert_allclose(again.segments[0].pulse.flip, pulse.flip, rtol=1e-6)
-    np.testing.assert_allclose(again.segments[0].pulse.phase, pulse.phase, atol=1e-6)
+    for name in ("flip", "phase", "frequency"):
+        found = [np.ravel(getattr(segment.pulse, name)) for segment in again.segments]
+        np.testing.assert_allclose(np.concatenate(found), getattr(pulse, name), rtol=1e-6)
     spins = place()
     expected, found = (mr.simulate(one, spins, mr.Isochromats()) for one in (sequence, again))
     assert relative(found, expected) < 1e-3

@@ -103,8 +103,9 @@ def _coefficients(winders: _Winders, row: Row) -> dict[Unknown, np.ndarray]:
         return winders.known[row]
     i, j = row
     if isinstance(j, str):
-        edges = {i: getattr(winders.blocks[i], j).last, i + 1: -getattr(winders.blocks[i + 1], j).first}
-        found = {(number, j): np.array([[edge, 0.0, 0.0]]) for number, edge in edges.items()}
+        # Files round, so that edges differ a little: what is asked is that they change by one factor.
+        edge = getattr(winders.blocks[i], j).last
+        found = {(number, j): np.array([[sign * edge, 0.0, 0.0]]) for number, sign in ((i, 1), (i + 1, -1))}
     elif j < 0:
         found = _during_pulse(winders, winders.places[i], len(winders.wanted.get(row, [0])))
     else:
@@ -172,58 +173,91 @@ def _direction(block: Block, axis: int) -> np.ndarray:
 
 def _solved(winders: _Winders, system: dict[Row, dict[Unknown, np.ndarray]]) -> dict[Unknown, float]:
     """Changes of amplitude that do what is wanted and leave every other row of the system."""
-    keys = dict.fromkeys(key for winds in system.values() for key in winds)
-    unknowns = {key: column for column, key in enumerate(keys)}
-    sizes = [max([1, *map(len, winds.values()), *map(len, _wanted(winders, row))]) for row, winds in system.items()]
-    a, b, first = np.zeros((3 * sum(sizes), len(unknowns))), np.zeros(3 * sum(sizes)), 0
-    for (row, winds), size in zip(system.items(), sizes, strict=True):
-        lines = slice(first, first + 3 * size)
-        for key, wound in winds.items():
-            a[lines, unknowns[key]] = np.broadcast_to(wound, (size, 3)).ravel()
-        for part in _wanted(winders, row):
-            b[lines] = np.broadcast_to(part, (size, 3)).ravel()
-        first += 3 * size
-    # Rows of one size: gradients of pulses and edges have other units than moments.
-    weights = 1 / np.maximum(np.linalg.norm(a, axis=1), 1e-300)
-    weights[~a.any(axis=1)] = 1.0
-    scale = np.linalg.norm(a * weights[:, None], axis=0)
-    change = _least(a * weights[:, None] / scale, weights * b) / scale
-    missed, terms = np.abs(a @ change - b), np.abs(a) @ np.abs(change) + np.abs(b)
-    rows = np.repeat(np.arange(len(sizes)), 3 * np.array(sizes))
-    largest = np.zeros(len(sizes))
-    np.maximum.at(largest, rows, terms)
-    missed /= AGREE * largest[rows] + 1e-9
-    if (missed > 1).any():
-        asked = np.array([row in winders.wanted for row in system])[rows]
-        worst = int(np.argmax(np.where(asked, missed, 0)))
-        row = list(system)[rows[worst]]
+    keys = list(dict.fromkeys(key for winds in system.values() for key in winds))
+    column_of = {key: column for column, key in enumerate(keys)}
+    scale = _scales(winders.blocks, keys)
+    values, lines, columns, targets = [], [], [], []
+    for row, winds in system.items():
+        mine = [column_of[key] for key in winds]
+        wound, target = _equations(winders, row, winds)
+        wound = wound * scale[mine]
+        # Of one size: gradients of pulses and edges have other units than moments.
+        both = np.column_stack([wound, target]) / (np.linalg.norm(wound) or 1.0)
+        if len(both) > len(mine) + 1:
+            both = np.linalg.qr(both, mode="r")
+            both[np.abs(both) < 1e-13 * np.abs(both).max()] = 0
+        for line in both:
+            values.extend(line[:-1].tolist())
+            columns.extend(mine)
+            lines.extend([len(targets)] * len(mine))
+            targets.append(line[-1])
+    change = scale * _least((values, lines, columns), np.array(targets), len(keys))
+    missed = {}
+    for row, winds in system.items():
+        wound, target = _equations(winders, row, winds)
+        part = change[[column_of[key] for key in winds]]
+        terms = np.linalg.norm(np.abs(wound) @ np.abs(part)) + np.linalg.norm(target)
+        wrong = wound @ part - target
+        if np.linalg.norm(wrong) > AGREE * terms + 1e-9:
+            axis = int(np.argmax(np.linalg.norm(wrong.reshape(-1, 3), axis=0)))
+            lost = not wound[axis::3].any()
+            missed[row] = (row in winders.wanted, np.linalg.norm(wrong) / terms), "xyz"[axis], lost
+    if missed:
+        row = max(missed, key=lambda row: missed[row][0])
         others = [_name(winders, other) for other in system if other != row]
-        raise ValueError(_refusal(_name(winders, row), "xyz"[worst % 3], bool(a[worst].any()), others))
-    change[np.abs(change) * scale < NOISE * np.abs(change * scale).max(initial=0)] = 0
-    return dict(zip(unknowns, change.tolist(), strict=True))
+        _, axis, lost = missed[row]
+        raise ValueError(_refusal(_name(winders, row), axis, lost, others))
+    relative = np.abs(change / scale)
+    change[relative < NOISE * relative.max(initial=0)] = 0
+    return dict(zip(keys, change.tolist(), strict=True))
 
 
-def _wanted(winders: _Winders, row: Row) -> list[np.ndarray]:
-    return [winders.wanted[row]] if row in winders.wanted else []
+def _scales(blocks: Many[Block], keys: list[Unknown]) -> np.ndarray:
+    """Amplitudes, of which changes are parts: those of trapezoids, the largest for those that have none."""
+    gradients = [getattr(blocks[number], axis) for number, axis in keys]
+    heights = np.array([abs(g.amplitude) if g.type == "trap" else 0.0 for g in gradients])
+    traps = np.array([g.type == "trap" for g in gradients])
+    least = 1e-3 * heights.max(initial=0) or 1.0
+    return np.where(traps, np.maximum(heights, least), 1.0)
 
 
-def _least(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The smallest x of those for which a x is closest to b; parts that share no unknown (axes, mostly) one by one."""
-    from scipy.sparse import csr_array
+def _equations(winders: _Winders, row: Row, winds: dict[Unknown, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """What each gradient winds, (lines, gradients), and what is asked for; lines run over steps, then axes."""
+    wanted = winders.wanted.get(row, np.zeros((1, 3)))
+    size = max([len(wanted), *map(len, winds.values())])
+    wound = [np.broadcast_to(part, (size, 3)).ravel() for part in winds.values()]
+    target = np.broadcast_to(wanted, (size, 3)).ravel()
+    return np.stack(wound, axis=-1) if wound else np.zeros((3 * size, 0)), target
+
+
+def _least(entries: tuple[list, list, list], b: np.ndarray, n: int) -> np.ndarray:
+    """The smallest x (n,) for which a x is closest to b; parts that share no unknown (axes, mostly) one by one.
+
+    entries: values, lines and columns of a.
+    """
+    from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    pattern = csr_array(a != 0).astype(float)
-    n, part = connected_components(pattern.T @ pattern, directed=False)
-    x = np.zeros(a.shape[1])
-    for columns in (np.flatnonzero(part == i) for i in range(n)):
-        lines = np.flatnonzero(a[:, columns].any(axis=1))
-        if b[lines].any():
-            x[columns] = np.linalg.lstsq(a[np.ix_(lines, columns)], b[lines])[0]
+    values, lines, columns = (np.array(part) for part in entries)
+    used = values != 0
+    values, lines, columns = values[used], lines[used].astype(int), columns[used].astype(int)
+    ones = np.ones(len(values))
+    graph = coo_array((ones, (lines, len(b) + columns)), shape=(len(b) + n, len(b) + n))
+    part = connected_components(graph, directed=False)[1]
+    order = np.argsort(part[lines], kind="stable")
+    x = np.zeros(n)
+    for chosen in np.split(order, np.flatnonzero(np.diff(part[lines][order])) + 1) if len(order) else ():
+        rows, row = np.unique(lines[chosen], return_inverse=True)
+        unknown, column = np.unique(columns[chosen], return_inverse=True)
+        if b[rows].any():
+            a = np.zeros((len(rows), len(unknown)))
+            a[row, column] = values[chosen]
+            x[unknown] = np.linalg.lstsq(a, b[rows])[0]
     return x
 
 
-def _refusal(name: str, axis: str, wound: bool, others: list[str]) -> str:
-    if not wound:
+def _refusal(name: str, axis: str, lost: bool, others: list[str]) -> str:
+    if lost:
         return (
             f"{name}: its moment along {axis} was changed, but the template has no gradient there; "
             "change what has one, or write without a template"

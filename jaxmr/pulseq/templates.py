@@ -128,7 +128,7 @@ def _event_differences(
             leaves = getattr(after, name), getattr(before, name)
             added = _difference(f"{name} of segment {s}, event {e}", *leaves, old.repetitions, form)
             if added is not None:
-                found |= {(first[s] + i, e): row for i, row in enumerate(added) if row.any()}
+                found |= {(first[s] + i, e): np.asarray(row) for i, row in enumerate(added) if row.any()}
     return found
 
 
