@@ -201,12 +201,11 @@ def _solved(winders: _Winders, system: dict[Row, dict[Unknown, np.ndarray]]) -> 
         if np.linalg.norm(wrong) > AGREE * terms + 1e-9:
             axis = int(np.argmax(np.linalg.norm(wrong.reshape(-1, 3), axis=0)))
             lost = not wound[axis::3].any()
-            missed[row] = (row in winders.wanted, np.linalg.norm(wrong) / terms), "xyz"[axis], lost
+            missed[row] = "xyz"[axis], lost
     if missed:
-        row = max(missed, key=lambda row: missed[row][0])
+        row = min(missed, key=lambda row: (row not in winders.wanted, row[0], str(row[1])))
         others = [_name(winders, other) for other in system if other != row]
-        _, axis, lost = missed[row]
-        raise ValueError(_refusal(_name(winders, row), axis, lost, others))
+        raise ValueError(_refusal(_name(winders, row), *missed[row], others))
     relative = np.abs(change / scale)
     change[relative < NOISE * relative.max(initial=0)] = 0
     return dict(zip(keys, change.tolist(), strict=True))

@@ -142,7 +142,7 @@ def _moments(places: list[Place], original: Sequence, sequence: Sequence) -> dic
     moments = _event_differences(places, original, sequence, "moment", (3,))
     paths = _event_differences(places, original, sequence, "path", None)
     found = {}
-    for key in moments.keys() | paths.keys():
+    for key in sorted(moments.keys() | paths.keys()):
         moment = moments.get(key, np.zeros(3))
         event: Event = original.segments[places[key[0]].segment].events[key[1]]
         path = paths.get(key, np.zeros((event.samples if event.path is not None else 0, 3)))
