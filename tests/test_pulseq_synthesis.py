@@ -109,23 +109,22 @@ def test_families_play_the_same(tmp_path, name):
     same_kspace(sequence, again)
     times = [np.asarray(mr.sequences.sample_times(one)) for one in (sequence, again)]
     np.testing.assert_allclose(times[1], times[0], atol=1 * us)
-    signals = {model: [mr.simulate(s, place(), model) for s in (sequence, again)] for model in (mr.PDG(1e-4),)}
-    for expected, found in signals.values():
-        assert relative(found, expected) < 1e-3
     require_within(load(path), STRONG)
     require_timing(path)
 
 
-@pytest.mark.parametrize("name", ["gre", "rare", "bssfp", "epi"])
-def test_families_give_the_same_signal_to_spins(tmp_path, name):
-    """The pulses now take time: during it, and only then, relaxation differs."""
+@pytest.mark.parametrize("name", ["gre", *(pytest.param(name, marks=pytest.mark.slow) for name in list(FAMILIES)[1:])])
+def test_families_give_the_same_signal(tmp_path, name):
+    """Also to spins, for which pulses now take time (an inversion loses to relaxation meanwhile) and crushers crush."""
     sequence, path = FAMILIES[name](), tmp_path / "scan.seq"
     write(path, sequence, limits=STRONG)
-    expected, found = (mr.simulate(one, place(), mr.Isochromats()) for one in (sequence, read(path)))
-    assert relative(found, expected) < 1e-3
+    inverted = any(isinstance(segment.pulse, Inversion) for segment in sequence.segments)
+    for model, bar in ((mr.PDG(1e-4), 1e-3), (mr.Isochromats(), 5e-3 if inverted else 1e-3)):
+        expected, found = (mr.simulate(one, place(), model) for one in (sequence, read(path)))
+        assert relative(found, expected) < bar
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_what_a_search_finds_can_be_played(tmp_path, seed):
     sequence, path = discovered(seed, 5 * ms), tmp_path / "scan.seq"
     write(path, sequence, limits=STRONG)
