@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxmr.physics.rf import Waveform, sinc
 from jaxmr.pulseq.blocks import Block
-from jaxmr.pulseq.following import Curve, following
+from jaxmr.pulseq.curves import Curve, following
 from jaxmr.pulseq.gradients import AXES
 from jaxmr.pulseq.limits import NOTHING, Limits, down, near, ramp, trapezoid, up
 from jaxmr.sequences.sequence import Event

@@ -205,7 +205,8 @@ def _solved(winders: _Winders, system: dict[Row, dict[Unknown, np.ndarray]]) -> 
     if missed:
         row = min(missed, key=lambda row: (row not in winders.wanted, row[0], str(row[1])))
         others = [_name(winders, other) for other in system if other != row]
-        raise ValueError(_refusal(_name(winders, row), *missed[row], others))
+        axis, lost = missed[row]
+        raise ValueError(_refusal(_name(winders, row), axis, lost, others))
     relative = np.abs(change / scale)
     change[relative < NOISE * relative.max(initial=0)] = 0
     return dict(zip(keys, change.tolist(), strict=True))
