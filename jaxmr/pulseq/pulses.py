@@ -59,7 +59,7 @@ class Library:
         frequency, phase = offset(rf, "freq", field), offset(rf, "phase", field)
         off = is_live(frequency) or frequency != 0
         times = np.ascontiguousarray(value(rf.t), float)
-        edges, cells = _cells(times.tobytes(), float(value(rf.shape_dur)), float(value(frequency)))
+        edges, cells = constant_steps(times.tobytes(), float(value(rf.shape_dur)), float(value(frequency)))
         scale, samples, key = _unit(rf, cells)
         gradient, thickness, wound = self._gradient(block, rf, edges, samples)
         symmetric = _symmetric(value(samples), value(rf.center), value(rf.shape_dur))
@@ -99,7 +99,7 @@ class Library:
 
 
 @functools.lru_cache(maxsize=64)
-def _cells(times: bytes, duration: float, frequency: float) -> tuple[np.ndarray, np.ndarray]:
+def constant_steps(times: bytes, duration: float, frequency: float) -> tuple[np.ndarray, np.ndarray]:
     """Edges of constant steps, relative to the duration, and the matrix of their means over the samples.
 
     times: of the samples, the bytes of an array, so that pulses of one raster share them.
@@ -122,10 +122,10 @@ def _cells(times: bytes, duration: float, frequency: float) -> tuple[np.ndarray,
     if fine is not None:
         overlap = np.minimum(edges[1:, None], fine[None, 1:]) - np.maximum(edges[:-1, None], fine[None, :-1])
         return edges, np.clip(overlap, 0, None) * n_cells
-    return edges, _means(t / duration, edges)
+    return edges, means_over(t / duration, edges)
 
 
-def _means(nodes: np.ndarray, edges: np.ndarray) -> np.ndarray:
+def means_over(nodes: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Means over cells of what is straight between nodes, and flat outside, (cells, nodes)."""
     nodes = np.clip(nodes, 0, 1)
     unit = np.eye(len(nodes))
