@@ -1,0 +1,157 @@
+"""The expression graph behind live numbers: what was computed from what, without values.
+
+A node says an operation, its static arguments and its parents. Leaves are constants and inputs. Operations are of
+three kinds: elementwise (a name that `jax.numpy` has, or one of `evaluation`), shaped (`Call` of a NumPy function
+that mixes elements) and structural (`Renumber` of a NumPy function that only moves elements about). Guards are the
+decisions that a script took on its numbers.
+"""
+
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = str(Path(__file__).parent)
+NUMPY = str(Path(np.__file__).parent)
+PYPULSEQ = str(Path(np.__file__).parents[1] / "pypulseq")
+SKIPPED = (HERE, NUMPY, "<__array_function__")
+
+
+class Node:
+    """One operation. shape: of its result. kind: "f" real or "c" complex. payload: the value of a leaf."""
+
+    __slots__ = ("kind", "op", "parents", "payload", "shape", "static")
+
+    def __init__(self, op: str, static: Any, parents: tuple, shape: tuple, kind: str, payload: Any = None):
+        self.op, self.static, self.parents, self.shape, self.kind, self.payload = (
+            op, static, parents, shape, kind, payload,
+        )  # fmt: skip
+
+    def __deepcopy__(self, memo: dict) -> "Node":
+        return self
+
+
+class Call:
+    """A function of arrays with its other arguments filled in: `build(operands)` gives (args, kwargs)."""
+
+    __slots__ = ("function", "key", "output", "template")
+
+    def __init__(self, function: Callable, template: tuple, output: int | None = None):
+        self.function, self.template, self.output = function, template, output
+        try:
+            self.key = (function, output, freeze(template))
+            hash(self.key)
+        except TypeError:
+            self.key = id(self)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Call) and self.key == other.key
+
+    def __call__(self, operands: Any, function: Callable | None = None) -> Any:
+        args, kwargs = fill(self.template, operands)
+        result = (function or self.function)(*args, **kwargs)
+        return result if self.output is None else result[self.output]
+
+
+class Slot:
+    """The place of operand number `index` in a template."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int):
+        self.index = index
+
+    def __hash__(self) -> int:
+        return hash(("slot", self.index))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Slot) and self.index == other.index
+
+
+def fill(template: Any, operands: Any) -> Any:
+    """The template with its slots replaced by the operands."""
+    if isinstance(template, Slot):
+        return operands[template.index]
+    if isinstance(template, list | tuple):
+        return type(template)(fill(part, operands) for part in template)
+    if isinstance(template, dict):
+        return {name: fill(part, operands) for name, part in template.items()}
+    return template
+
+
+def freeze(template: Any) -> Any:
+    """The template as something hashable; a `TypeError` follows where it cannot be hashed."""
+    if isinstance(template, list | tuple):
+        return (type(template).__name__, *(freeze(part) for part in template))
+    if isinstance(template, dict):
+        return tuple((name, freeze(part)) for name, part in sorted(template.items()))
+    if isinstance(template, np.ndarray):
+        return (template.shape, template.dtype.str, template.tobytes())
+    return template
+
+
+def constant(value: Any) -> Node:
+    """A leaf that no parameter moves."""
+    if isinstance(value, float | int):
+        return Node("constant", None, (), (), "f", float(value))
+    array = np.asarray(value)
+    kind = "c" if array.dtype.kind == "c" else "f"
+    array = array.astype(complex if kind == "c" else float)
+    return Node("constant", None, (), array.shape, kind, array if array.ndim else array.item())
+
+
+def named_input(name: str, example: Any) -> Node:
+    """A leaf that `evaluate` takes from its `inputs`."""
+    return Node("input", name, (), np.shape(example), "f", np.asarray(example, float))
+
+
+def held_input(array: Any) -> Node:
+    """A leaf that carries its own JAX value."""
+    kind = "c" if np.dtype(array.dtype).kind == "c" else "f"
+    return Node("input", None, (), array.shape, kind, array)
+
+
+def is_constant(node: Node) -> bool:
+    return node.op == "constant"
+
+
+def caller(skip: tuple[str, ...] = SKIPPED) -> str:
+    """File and line of the nearest frame outside this folder and NumPy."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(skip):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+class Guards:
+    """Decisions taken on live numbers: name of the comparison, both sides, what it gave, where it was taken."""
+
+    def __init__(self):
+        self.taken: dict[Any, tuple[str, Node, Node, Any, str]] = {}
+
+    def add(self, name: str, left: Node, right: Node, result: Any) -> None:
+        key = (name, identity(left), identity(right))
+        if key not in self.taken:
+            here, script = caller(), caller((*SKIPPED, PYPULSEQ))
+            where = here if here == script else f"{script} (in {here})"
+            self.taken[key] = (name, left, right, result, where)
+
+
+def identity(node: Node) -> Any:
+    return node.payload if is_constant(node) and node.shape == () else id(node)
+
+
+recorder: ContextVar[Guards | None] = ContextVar("recorder", default=None)
+
+
+def guard(name: str, left: Node, right: Node, result: Any) -> None:
+    """Note that `left name right` gave `result`, if somebody is recording."""
+    guards = recorder.get()
+    if guards is not None and not (is_constant(left) and is_constant(right)):
+        guards.add(name, left, right, result)
