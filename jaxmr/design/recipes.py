@@ -1,0 +1,151 @@
+r"""Two optimisations of Pulseq-zero (Endres and Zaiss, ISMRM 2025): fluid suppression by EPI, less SAR by TSE.
+
+The scans are PyPulseq scripts: what is optimised is what is written as a .seq. They need the extra `pulseq`.
+One slice, axial, 64 x 64 pixels in both; lines are read at half steps from the centre of k-space, forwards and
+backwards alike. Pulses are simulated at their centre, without their slice profile.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmr.core.types import Array, Complex
+from jaxmr.encoding import centred_ifft, to_grid
+from jaxmr.objects import Phantom
+from jaxmr.objects.brains import FOV
+from jaxmr.sequences import Sequence, trajectory
+from jaxmr.units import deg, ms, us
+
+MATRIX = 64
+THICKNESS = 5e-3
+FLUID_T1 = 3.0
+"""Tissue that relaxes slower is fluid, s."""
+SHOTS, ECHOES = 4, 16
+ESP, TR = 10 * ms, 3.0
+"""Of the TSE: from echo to echo, and from shot to shot."""
+
+
+def system(pp: Any) -> Any:
+    """Limits of the scanner."""
+    return pp.Opts(
+        max_grad=32, grad_unit="mT/m", max_slew=130, slew_unit="T/m/s",
+        rf_ringdown_time=30 * us, rf_dead_time=100 * us, adc_dead_time=10 * us,
+    )  # fmt: skip
+
+
+def inversion_epi(inversion_time: Any, n: int = MATRIX, fov: float = FOV) -> Any:
+    """PyPulseq script: inversion, `inversion_time` (s, from centre to centre), excitation, all lines in a zig-zag."""
+    import jaxmr.pulseq as pp
+
+    limits = system(pp)
+    seq = pp.Sequence(limits)
+    raster, delta_k = limits.block_duration_raster, 1 / fov
+    inversion = pp.make_block_pulse(math.pi, duration=1 * ms, delay=100 * us, system=limits, use="inversion")
+    spoiler = pp.make_trapezoid("z", area=8 / THICKNESS, system=limits)
+    rf, gz, gz_reph = pp.make_sinc_pulse(
+        math.pi / 2, duration=3 * ms, slice_thickness=THICKNESS, apodization=0.5, time_bw_product=4, delay=100 * us,
+        system=limits, return_gz=True, use="excitation",
+    )  # fmt: skip
+    dwell = 5 * us
+    gx = pp.make_trapezoid("x", flat_area=n * delta_k, flat_time=n * dwell, system=limits)
+    adc = pp.make_adc(n, dwell=dwell, delay=gx.rise_time, system=limits)
+    blip = pp.make_trapezoid("y", area=-delta_k, system=limits)
+    gx_pre = pp.make_trapezoid("x", area=-gx.area / 2, duration=1 * ms, system=limits)
+    gy_pre = pp.make_trapezoid("y", area=n // 2 * delta_k, duration=1 * ms, system=limits)
+    played = pp.calc_duration(inversion) - inversion.delay - pp.calc_rf_center(inversion)[0]
+    played += pp.calc_duration(spoiler) + rf.delay + pp.calc_rf_center(rf)[0]
+    seq.add_block(inversion)
+    seq.add_block(spoiler)
+    seq.add_block(pp.make_delay(round((inversion_time - played) / raster) * raster))
+    seq.add_block(rf, gz)
+    seq.add_block(gx_pre, gy_pre, gz_reph)
+    for line in range(n):
+        seq.add_block(pp.scale_grad(gx, (-1) ** line), adc)
+        if line < n - 1:
+            seq.add_block(blip)
+    seq.set_definition("FOV", [fov, fov, THICKNESS])
+    seq.set_definition("Name", "inversion_epi")
+    return seq
+
+
+def tse(excitation: Any, refocusing: Any, n: int = MATRIX, fov: float = FOV, esp: float = ESP, tr: float = TR) -> Any:
+    """PyPulseq script: turbo spin echo of flips (rad) `excitation` (shots,) and `refocusing` (shots, echoes).
+
+    Shots interleave, each from one edge of k-space to the other. esp: from echo to echo, tr: from shot to shot, s.
+    """
+    import jaxmr.pulseq as pp
+
+    limits = system(pp)
+    seq = pp.Sequence(limits)
+    raster, delta_k = limits.block_duration_raster, 1 / fov
+    n_shots, n_echoes = refocusing.shape
+    selective = {"slice_thickness": THICKNESS, "time_bw_product": 4, "apodization": 0.5, "return_gz": True}
+    selective |= {"delay": 100 * us, "system": limits}
+    gx = pp.make_trapezoid("x", flat_area=n * delta_k, flat_time=n * 50 * us, system=limits)
+    adc = pp.make_adc(n, duration=gx.flat_time, delay=gx.rise_time, system=limits)
+    gx_pre = pp.make_trapezoid("x", area=gx.area / 2, duration=1 * ms, system=limits)
+    crusher = pp.make_trapezoid("z", area=4 / THICKNESS, duration=1 * ms, system=limits)
+    spoiler = pp.make_trapezoid("z", area=8 / THICKNESS, system=limits)
+    readout = pp.calc_duration(gx)
+    for shot in range(n_shots):
+        rf, gz, gz_reph = pp.make_sinc_pulse(
+            excitation[shot], duration=2 * ms, phase_offset=math.pi / 2, use="excitation", **selective
+        )
+        # The centres of the first two pulses are half an echo spacing apart, echoes in the middle of the others.
+        after = pp.calc_duration(rf, gz) - rf.delay - pp.calc_rf_center(rf)[0] + 1 * ms
+        seq.add_block(rf, gz)
+        seq.add_block(gx_pre, gz_reph)
+        for echo in range(n_echoes):
+            pulse, gz180, _ = pp.make_sinc_pulse(
+                refocusing[shot, echo], duration=2 * ms, use="refocusing", **selective
+            )
+            before = pulse.delay + pp.calc_rf_center(pulse)[0]
+            behind = pp.calc_duration(pulse, gz180) - before
+            encoding = (n // 2 - shot - echo * n_shots) * delta_k
+            gy = pp.make_trapezoid("y", area=encoding, duration=1 * ms, system=limits)
+            if echo == 0:
+                seq.add_block(pp.make_delay(_down(esp / 2 - after - 1 * ms - before, raster)))
+            seq.add_block(crusher)
+            seq.add_block(pulse, gz180)
+            seq.add_block(crusher, gy)
+            rest = esp - readout - 2 * ms - before - behind
+            first = _down(esp / 2 - behind - 1 * ms - readout / 2, raster)
+            seq.add_block(pp.make_delay(first))
+            seq.add_block(gx, adc)
+            seq.add_block(pp.scale_grad(gy, -1), pp.make_delay(1 * ms))
+            last = rest - first - 1 * ms
+            seq.add_block(pp.make_delay(round(last / raster) * raster))
+        seq.add_block(spoiler)
+        seq.add_block(pp.make_delay(_down(tr - (n_echoes + 0.5) * esp - pp.calc_duration(spoiler), raster)))
+    seq.set_definition("FOV", [fov, fov, THICKNESS])
+    seq.set_definition("Name", "tse")
+    return seq
+
+
+def reconstruction(example: Sequence, n: int = MATRIX, fov: float = FOV) -> Callable[[Any], Complex[Array, "coils y x"]]:
+    """From k-space `(coils, samples)` of scans whose k is that of `example` to images, in units of the signal."""
+    voxel = fov / n
+    k = np.asarray(trajectory(example)) - np.array([np.pi / fov, 0.0, 0.0])
+    return lambda kspace: centred_ifft(to_grid(kspace, k, (n, n), voxel))
+
+
+def fluid_and_brain(phantom: Phantom) -> Phantom:
+    """The phantom with two receivers: one sees only what relaxes slower than `FLUID_T1`, one the rest."""
+    fluid = np.asarray(phantom.tissue.t1) > FLUID_T1
+    if fluid.all() or not fluid.any():
+        raise ValueError(f"the phantom must have fluid (T1 above {FLUID_T1:g} s) and other tissue")
+    seen = jnp.asarray(np.stack([fluid, ~fluid]), complex)
+    return eqx.tree_at(lambda p: p.coils, phantom, seen, is_leaf=lambda leaf: leaf is None)
+
+
+def starting_flips() -> dict[str, np.ndarray]:
+    """90 and 180 degrees."""
+    return {"excitation": np.full(SHOTS, 90 * deg), "refocusing": np.full((SHOTS, ECHOES), 180 * deg)}
+
+
+def _down(time: Any, raster: float) -> Any:
+    return math.floor(time / raster + 1e-9) * raster
