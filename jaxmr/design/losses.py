@@ -73,7 +73,9 @@ def rf_energy(sequence: Sequence) -> Float[Array, ""]:
     energies = [jnp.zeros(())]
     for segment in _pulsed(sequence):
         if segment.pulse.shape is None:
-            raise ValueError("rf_energy needs the shape of every pulse; give pulse= to the family, or use squared_flips")
+            raise ValueError(
+                "rf_energy needs the shape of every pulse; give pulse= to the family, or use squared_flips"
+            )
         shape = sequence.shapes[segment.pulse.shape]
         energies.append(_flips_of(segment) * jnp.sum(_power(jnp.asarray(shape.samples))) * shape.dwell)
     return jnp.sum(jnp.stack(energies))

@@ -87,46 +87,47 @@ def tse(excitation: Any, refocusing: Any, n: int = MATRIX, fov: float = FOV, esp
     selective |= {"delay": 100 * us, "system": limits}
     gx = pp.make_trapezoid("x", flat_area=n * delta_k, flat_time=n * 50 * us, system=limits)
     adc = pp.make_adc(n, duration=gx.flat_time, delay=gx.rise_time, system=limits)
-    gx_pre = pp.make_trapezoid("x", area=gx.area / 2, duration=1 * ms, system=limits)
-    crusher = pp.make_trapezoid("z", area=4 / THICKNESS, duration=1 * ms, system=limits)
     spoiler = pp.make_trapezoid("z", area=8 / THICKNESS, system=limits)
-    readout = pp.calc_duration(gx)
+    crusher = 4 / THICKNESS
     for shot in range(n_shots):
         rf, gz, gz_reph = pp.make_sinc_pulse(
             excitation[shot], duration=2 * ms, phase_offset=math.pi / 2, use="excitation", **selective
         )
-        # The centres of the first two pulses are half an echo spacing apart, echoes in the middle of the others.
-        after = pp.calc_duration(rf, gz) - rf.delay - pp.calc_rf_center(rf)[0] + 1 * ms
+        centre = rf.delay + pp.calc_rf_center(rf)[0]
         seq.add_block(rf, gz)
-        seq.add_block(gx_pre, gz_reph)
         for echo in range(n_echoes):
-            pulse, gz180, _ = pp.make_sinc_pulse(
-                refocusing[shot, echo], duration=2 * ms, use="refocusing", **selective
-            )
+            pulse, gz180, _ = pp.make_sinc_pulse(refocusing[shot, echo], duration=2 * ms, use="refocusing", **selective)
             before = pulse.delay + pp.calc_rf_center(pulse)[0]
-            behind = pp.calc_duration(pulse, gz180) - before
-            encoding = (n // 2 - shot - echo * n_shots) * delta_k
-            gy = pp.make_trapezoid("y", area=encoding, duration=1 * ms, system=limits)
+            # Crushers, and the encoding that rides on them, fill what pulses and readout leave of the spacing.
+            gap = (esp - pp.calc_duration(gx)) / 2
+            ahead = pp.make_trapezoid("z", area=crusher, duration=_near(gap - before, raster), system=limits)
+            after = _near(gap - pp.calc_duration(pulse, gz180) + before, raster)
             if echo == 0:
-                seq.add_block(pp.make_delay(_down(esp / 2 - after - 1 * ms - before, raster)))
-            seq.add_block(crusher)
+                first = {"duration": _near(esp / 2 - pp.calc_duration(rf, gz) + centre - before, raster)}
+                first |= {"system": limits}
+                seq.add_block(
+                    pp.make_trapezoid("x", area=gx.area / 2, **first),
+                    pp.make_trapezoid("z", area=gz_reph.area + crusher, **first),
+                )
+            area = (n // 2 - shot - echo * n_shots) * delta_k
+            encode = pp.make_trapezoid("y", area=area, duration=after, system=limits)
+            rewind = pp.make_trapezoid("y", area=-area, duration=pp.calc_duration(ahead), system=limits)
             seq.add_block(pulse, gz180)
-            seq.add_block(crusher, gy)
-            rest = esp - readout - 2 * ms - before - behind
-            first = _down(esp / 2 - behind - 1 * ms - readout / 2, raster)
-            seq.add_block(pp.make_delay(first))
+            seq.add_block(pp.make_trapezoid("z", area=crusher, duration=after, system=limits), encode)
             seq.add_block(gx, adc)
-            seq.add_block(pp.scale_grad(gy, -1), pp.make_delay(1 * ms))
-            last = rest - first - 1 * ms
-            seq.add_block(pp.make_delay(round(last / raster) * raster))
-        seq.add_block(spoiler)
-        seq.add_block(pp.make_delay(_down(tr - (n_echoes + 0.5) * esp - pp.calc_duration(spoiler), raster)))
+            seq.add_block(ahead, rewind)
+        if shot < n_shots - 1:
+            seq.add_block(spoiler)
+            played = n_echoes * esp + esp / 2 - before + centre + pp.calc_duration(spoiler)
+            seq.add_block(pp.make_delay(_near(tr - played, raster)))
     seq.set_definition("FOV", [fov, fov, THICKNESS])
     seq.set_definition("Name", "tse")
     return seq
 
 
-def reconstruction(example: Sequence, n: int = MATRIX, fov: float = FOV) -> Callable[[Any], Complex[Array, "coils y x"]]:
+def reconstruction(
+    example: Sequence, n: int = MATRIX, fov: float = FOV
+) -> Callable[[Any], Complex[Array, "coils y x"]]:
     """From k-space `(coils, samples)` of scans whose k is that of `example` to images, in units of the signal."""
     voxel = fov / n
     k = np.asarray(trajectory(example)) - np.array([np.pi / fov, 0.0, 0.0])
@@ -147,5 +148,5 @@ def starting_flips() -> dict[str, np.ndarray]:
     return {"excitation": np.full(SHOTS, 90 * deg), "refocusing": np.full((SHOTS, ECHOES), 180 * deg)}
 
 
-def _down(time: Any, raster: float) -> Any:
-    return math.floor(time / raster + 1e-9) * raster
+def _near(time: Any, raster: float) -> Any:
+    return round(time / raster) * raster

@@ -76,7 +76,7 @@ def optimise(
     Nothing is random. Ctrl-C ends the search and returns the best so far. Raises `ValueError` for bounds that do not
     match, and when loss or gradient are not finite, with step and parameters.
     """
-    parameters = jax.tree_util.tree_map_with_path(lambda path, leaf: _strong(as_float(_name(path), leaf)), parameters)
+    parameters = jax.tree_util.tree_map_with_path(lambda path, leaf: as_float(_name(path), leaf), parameters)
     low, high = _limits(parameters, bounds)
     search = _Search(build, loss, solver, (low, high), plan)
     with batch.progress_bar(steps, "optimise", progress) as bar:
@@ -146,7 +146,7 @@ class _Search:
     def run(self, parameters, replan, steps, tolerance, patience, bar) -> str:
         """Fill history and best; why it ended."""
         self.model = self.planned(parameters)
-        state = self.start(parameters, self.model)
+        parameters, state = jax.device_get((parameters, self.start(parameters, self.model)))
         mark, since = np.inf, 0
         for i in range(steps):
             held, value, gradient, following, after = self.step(parameters, state, self.model)
@@ -154,7 +154,7 @@ class _Search:
                 self.sequence(parameters)  # traces the script again
                 self.compile()
                 self.model = self.planned(parameters)
-                state = self.renew(parameters, state, self.model)
+                state = jax.device_get(self.renew(parameters, state, self.model))
                 held, value, gradient, following, after = self.step(parameters, state, self.model)
             value = float(value)
             _require_finite(i, value, gradient, parameters)
@@ -169,12 +169,13 @@ class _Search:
             bar.update()
             if since >= patience:
                 return "converged"
-            parameters, state = following, after
+            # By way of the host: left where a step has put them, on several devices, they would compile it again.
+            parameters, state = jax.device_get((following, after))
             if self.plan is not None and (i + 1) % replan == 0:
                 model = self.planned(parameters)
                 if not eqx.tree_equal(model, self.model):
                     self.model = model
-                    state = self.renew(parameters, state, model)
+                    state = jax.device_get(self.renew(parameters, state, model))
                     # A loss is worth what its plan was: the old one may have missed what the parameters awoke.
                     self.best = self.best._replace(loss=float(self.evaluate(self.best.parameters, model)))
                     mark = self.best.loss
@@ -266,11 +267,6 @@ def _pair(name: str, pair) -> tuple[Any, Any]:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise ValueError(f"bounds of {name} must be (low, high) or None, got {pair!r}")
     return tuple(pair)
-
-
-def _strong(array):
-    """Of a dtype of its own, as all later ones are: otherwise the second step would compile again."""
-    return jax.lax.convert_element_type(array, array.dtype)
 
 
 def _name(path) -> str:

@@ -74,7 +74,7 @@ class PDG(ImagingModel):
     def replanned(self, sequence: Sequence, phantom: Phantom) -> "PDG":
         """A plan for other numbers, in arrays no smaller than this plan's: what was compiled for it mostly fits.
 
-        Concrete values only; larger arrays come where the numbers need them.
+        Concrete values only; where the numbers need larger arrays, these get room for half as much again.
         """
         least = None if self.steps is None else _sizes(self.steps)
         steps, error = _plan(*self._played(sequence, phantom), self.tolerance, least)
@@ -149,7 +149,10 @@ def _plan(
     # As wide in all segments, so that those that are alike stay so.
     width = max((int(mask.sum()) for readings in chosen.readings for mask in readings), default=1)
     depth = max(int(np.bincount(to).max()) for layer in layers for to, _ in layer.links if to.size)
-    sizes = tuple(map(max, (n_states, width, depth), least or (0, 0, 0)))
+    sizes = n_states, width, depth
+    if least is not None:
+        roomy = lambda size, known: known if size <= known else size + size // 2  # noqa: E731
+        sizes = tuple(roomy(size, known) for size, known in zip(sizes, least, strict=True))
     wound = _wound(cast(sequence, phantom.tissue.t1.dtype))
     steps = tuple(_steps(number, laid_out, layers, chosen, sizes, wound[number]) for number in range(len(laid_out)))
     return steps, chosen.error
