@@ -118,7 +118,7 @@ def compare_events(some):
 
 
 def test_live_calls_give_the_same_events(own):
-    some = replays(own, 40)
+    some = replays(own, 400)
     names = {replay.name for replay in some}
     assert names >= {"make_trapezoid", "make_sinc_pulse", "make_gauss_pulse", "make_block_pulse", "make_adc"}
     compare_events(some)
@@ -175,7 +175,7 @@ def held_differences(held, replay, name, x):
 
 
 def test_derivatives_of_live_calls_are_those_of_finite_differences(own, monkeypatch):
-    some = replays(own, 80)
+    some = replays(own, 400)
     held = Held(monkeypatch)
     compared = skipped = 0
     for replay in some:

@@ -67,6 +67,8 @@ def call_elementwise(ufunc: np.ufunc, name: str, inputs: tuple) -> Any:
         return rounded(x, ufunc(x.value), name)
     if name in SPECIAL:
         return SPECIAL[name](*inputs)
+    if name == "matmul":
+        return mix(ufunc, inputs, {})
     if name in ELEMENTWISE:
         return negate_or(ufunc, name, inputs)
     return fallback(ufunc, inputs, {})
@@ -129,12 +131,14 @@ def operands_of(args: tuple, kwargs: dict) -> tuple[list, tuple]:
     """Live numbers and arrays among the arguments, and the template that they fill."""
     operands: list = []
 
-    def slot(x: Any, name: str | None = None) -> Any:
+    def slot(given: Any, name: str | None = None) -> Any:
+        x = given
         listed = isinstance(x, list) and x and not isinstance(x[0], str)
         if isinstance(x, Live) or listed or (name in ARRAYS_BY_KEYWORD and not isinstance(x, int)):
             x = array(x)
-        if isinstance(x, Live) or (is_array(x) and x.dtype.kind in "fc"):
-            operands.append(x)
+        kind = np.asarray(value(x)).dtype.kind if is_array(x) else ""
+        if isinstance(x, Live) or (kind and kind in "iufc"):
+            operands.append(x if isinstance(x, Live) or kind in "fc" else np.asarray(x, float))
             return Slot(len(operands) - 1)
         return value(x)
 
@@ -231,7 +235,7 @@ def unique(x: Any, **kwargs: Any) -> Any:
 
 def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None) -> Any:
     a, v = array(a), array(v)
-    found = np.searchsorted(value(a), value(v), side=side)
+    found = np.searchsorted(value(a), value(v), side=side)  # pyright: ignore[reportCallIssue, reportArgumentType]
     inside, after = found > 0, found < np.size(value(a))
     flat, where_found = np.ravel(v), np.ravel(found)
     if np.any(inside):

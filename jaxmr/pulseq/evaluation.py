@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxmr.pulseq.graph import Call, Guards, Node
+from jaxmr.pulseq.graph import Call, Node
 from jaxmr.pulseq.number import Live
 from jaxmr.pulseq.plan import SHIFT, Form, Group, Numbering
 
@@ -234,29 +234,3 @@ def widened(dtype: Any) -> Any:
 
 def narrowed(dtype: Any) -> Any:
     return np.complex64 if np.dtype(dtype).kind == "c" else np.float32
-
-
-def guard_program(guards: Guards) -> Callable[[dict[str, Any]], Any]:
-    """Which of the decisions that were taken would be taken again: inputs -> boolean (n_decisions,)."""
-    taken = list(guards.taken.values())
-    program = Program([Live(0.0, node) for _, left, right, _, _ in taken for node in (left, right)])
-
-    def hold(inputs: dict[str, Any]) -> Any:
-        with jax.enable_x64(True):
-            arrays = [lax.stop_gradient(a).astype(widened(a.dtype)) for a in program.arrays(inputs)]
-            sides = program.run(program.snapped(arrays), np.float64)
-            pairs = zip(taken, sides[::2], sides[1::2], strict=True)
-            return jnp.stack([*(holds(name, *pair, result) for (name, _, _, result, _), *pair in pairs), np.True_])[:-1]
-
-    return hold
-
-
-def holds(name: str, left: Any, right: Any, result: Any) -> Any:
-    """Whether a comparison gives `result` again; near ties it may."""
-    tie = jnp.abs(left - right) <= SAME * (jnp.abs(left) + jnp.abs(right))
-    if name == "truncates_to":
-        return jnp.all(jnp.trunc(left + jnp.sign(left) * SAME * jnp.abs(left)) == right)
-    if name in ("equal", "not_equal"):
-        same = np.asarray(result) == (name == "equal")
-        return jnp.all(jnp.where(same, tie, left != right))
-    return jnp.all((getattr(jnp, name)(left, right) == result) | tie)

@@ -12,12 +12,14 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import numpy as np
 
 HERE = str(Path(__file__).parent)
 NUMPY = str(Path(np.__file__).parent)
 PYPULSEQ = str(Path(np.__file__).parents[1] / "pypulseq")
-SKIPPED = (HERE, NUMPY, "<__array_function__")
+CHECKER = str(Path(jaxtyping.__file__).parent)
+SKIPPED = (HERE, NUMPY, CHECKER, "<__array_function__", "<@beartype")
 
 
 class Node:

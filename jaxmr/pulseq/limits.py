@@ -63,7 +63,7 @@ def gradient_demand(gradient: Any) -> tuple[Any, Any]:
     if gradient.type == "trap":
         edges = [abs(gradient.amplitude) / t for t in (gradient.rise_time, gradient.fall_time) if value(t) > 0]
         return abs(gradient.amplitude), np.max(stack(edges)) if edges else 0.0
-    start, end = value(gradient.tt)[0] > 0, value(gradient.tt)[-1] < value(gradient.shape_dur)
+    start, end = int(value(gradient.tt)[0] > 0), int(value(gradient.tt)[-1] < value(gradient.shape_dur))
     times = np.concatenate([[0.0] * start, gradient.tt, [gradient.shape_dur] * end])
     waveform = np.concatenate([[gradient.first] * start, gradient.waveform, [gradient.last] * end])
     return np.max(np.abs(waveform)), np.max(np.abs(np.diff(waveform) / np.diff(times)))

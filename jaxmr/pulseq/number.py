@@ -9,10 +9,11 @@ and has the derivative of the identity. Slices are copies: writing into one does
 import operator
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from jaxmr.pulseq.graph import Call, Node, Slot, caller, constant, guard, held_input, is_constant
 
@@ -28,7 +29,8 @@ class Live:
     __array_priority__ = 1000
 
     def __init__(self, value: Any, node: Node | None = None, factors: tuple | None = None):
-        self.value, self._node, self._factors = value, node, factors
+        self.value, self._node = value, node
+        self._factors: Any = factors
 
     @property
     def node(self) -> Node:
@@ -96,7 +98,7 @@ class Live:
         kind = np.dtype(dtype).kind
         if kind in "iub":
             return decided(self, np.asarray(self.value).astype(dtype))
-        return self + 0j if kind == "c" and self.node.kind == "f" else self.copy()
+        return np.add(self, 0j) if kind == "c" and self.node.kind == "f" else self.copy()
 
     def item(self, *args: Any) -> Any:
         return np.reshape(self, (-1,))[args[0] if args else 0] if self.ndim else self
@@ -133,7 +135,7 @@ class Live:
         if not np.size(self.value[key]):
             return
         kept = self._factors is not None and not is_live(new) and not np.any(value(new))
-        if kept and not np.any(self._factors[0][key]):
+        if kept and not np.any(cast(Any, self._factors)[0][key]):
             # pulses end by overwriting negative zeros: they stay one profile times one number
             self.value = np.array(self.value)
             self.value[key] = value(new)
@@ -229,7 +231,7 @@ def node_of(x: Any) -> Node:
 def lift(x: Any) -> Live:
     """A live number from a JAX value whose number is known, as it is under `jax.grad` outside `jax.jit`."""
     known = x
-    if isinstance(x, jax.core.Tracer):
+    if isinstance(x, Tracer):
         known = x.to_concrete_value()
         if known is None:
             raise ValueError(

@@ -15,11 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from jaxmr.pulseq.number import Live
 from jaxmr.pulseq.stand_ins import LiveNumpy, imported_functions, live_builtins, live_math, live_numpy
 
 PACKAGE = str(Path(__file__).parents[1])
 INSTALLED = ("site-packages", "dist-packages")
 STANDARD = sysconfig.get_paths()["stdlib"]
+# These search whole numbers of raster steps: the step found is a decision, and moves with no argument.
+SEARCHES = ("pypulseq.make_extended_trapezoid_area",)
 _rebound: dict[int, tuple[FunctionType, FunctionType]] = {}
 
 
@@ -28,12 +31,13 @@ def rebind(function: FunctionType) -> FunctionType:
     if id(function) in _rebound:
         return _rebound[id(function)][1]
     namespace = Namespace(function.__globals__)
-    copy = FunctionType(function.__code__, namespace, function.__name__, function.__defaults__)
+    cells = function.__closure__ or ()
+    fresh = tuple(CellType() if holds_code(cell) else cell for cell in cells)
+    copy = FunctionType(function.__code__, namespace, function.__name__, function.__defaults__, fresh)
     _rebound[id(function)] = (function, copy)
-    if function.__closure__:
-        closure = tuple(cell_for(cell) for cell in function.__closure__)
-        copy = FunctionType(function.__code__, namespace, function.__name__, function.__defaults__, closure)
-        _rebound[id(function)] = (function, copy)
+    for old, new in zip(cells, fresh, strict=True):
+        if new is not old:
+            new.cell_contents = stand_in(old.cell_contents, False)
     copy.__kwdefaults__, copy.__dict__ = function.__kwdefaults__, dict(function.__dict__)
     copy.__qualname__, copy.__module__ = function.__qualname__, function.__module__
     return copy
@@ -43,13 +47,20 @@ class Namespace(dict):
     """Globals of a rebound function: the original's as they are now, seen through `stand_in`."""
 
     def __init__(self, original: dict[str, Any]):
-        importer = {"__import__": Importer(original)}
-        dict.__init__(self, __builtins__={**live_builtins(), **importer}, __name__=original.get("__name__"))
+        special: dict[str, Any] = {"__import__": Importer(original)}
+        if original.get("__name__") in SEARCHES:
+            special["round"] = decided_round
+        dict.__init__(self, __builtins__={**live_builtins(), **special}, __name__=original.get("__name__"))
         self.original = original
         self.inside_pypulseq = str(original.get("__name__", "")).startswith("pypulseq")
 
     def __missing__(self, name: str) -> Any:
         return stand_in(self.original[name], self.inside_pypulseq)
+
+
+def decided_round(x: Any, digits: Any = None) -> Any:
+    nearest = round(x, digits)
+    return int(nearest) if isinstance(nearest, Live) and digits is None else nearest
 
 
 class Importer:
@@ -62,14 +73,12 @@ class Importer:
         return stand_in(builtins.__import__(name, *args, **kwargs), self.inside_pypulseq)
 
 
-def cell_for(cell: CellType) -> CellType:
-    """Cells of a closure are shared with the original, unless they hold a function or module to stand in for."""
+def holds_code(cell: CellType) -> bool:
+    """Cells of a closure are shared with the original, unless they hold what may have a stand-in."""
     try:
-        content = cell.cell_contents
+        return isinstance(cell.cell_contents, FunctionType | ModuleType)
     except ValueError:
-        return cell
-    replaced = stand_in(content, False) if isinstance(content, FunctionType | ModuleType) else content
-    return cell if replaced is content else CellType(replaced)
+        return False
 
 
 def stand_in(member: Any, inside_pypulseq: bool) -> Any:

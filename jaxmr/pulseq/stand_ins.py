@@ -27,6 +27,7 @@ MATH = {
     "copysign": "copysign", "cbrt": "cbrt", "exp2": "exp2", "remainder": "math_remainder",
 }  # fmt: skip
 DECISIONS = ("isfinite", "isnan", "isinf", "isclose", "gcd", "lcm", "comb", "perm", "factorial", "isqrt")
+CONVERSIONS = (float, complex, np.float64, np.complex128)
 CREATORS = ("zeros", "ones", "empty", "array", "eye", "identity")
 
 
@@ -91,9 +92,8 @@ class LiveType(type):
         return issubclass(unwrapped(other), cls.original)
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        if args and is_jax(args[0]):
-            args = (lift(args[0]), *args[1:])
-        if args and is_live(args[0]) and cls.original in (float, complex, np.float64, np.float32, np.complex128):
+        args = tuple(lift(arg) if is_jax(arg) else arg for arg in args)
+        if any(is_live(arg) for arg in args) and cls.original in CONVERSIONS:
             return converted(args, cls.original)
         return cls.original(*args, **kwargs)
 
@@ -109,8 +109,8 @@ class LiveType(type):
 
 def converted(args: tuple, kind: type) -> Any:
     """A live number made float or complex; it stays live."""
-    parts = [arg if isinstance(arg, Live) else arg + 0.0 for arg in args]
-    concrete = kind(*(value(part) for part in parts))
+    concrete = kind(*(value(arg) for arg in args))
+    parts = [arg if isinstance(arg, Live) else Live(arg, constant(arg)) for arg in args]
     if len(parts) == 2:
         return wrap(concrete, Node("make_complex", None, tuple(node_of(part) for part in parts), (), "c"))
     if kind in (complex, np.complex128) and parts[0].node.kind == "f":
@@ -158,7 +158,7 @@ def live_sum(items: Any, /, start: Any = 0) -> Any:
     return retold(lambda plain: builtins.sum(plain, value(start)), np.sum, items) + 0 * start
 
 
-def live_numpy_function(function: Callable, name: str) -> Callable:
+def live_numpy_function(function: Any, name: str) -> Callable:
     def on_live(*args: Any, **kwargs: Any) -> Any:
         args = tuple(unwrapped(arg) for arg in args)
         kwargs = {key: unwrapped(arg) for key, arg in kwargs.items()}

@@ -12,10 +12,12 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxmr.pulseq.conversion import Draft, draft
-from jaxmr.pulseq.evaluation import Program, guard_program
+from jaxmr.pulseq.evaluation import Program
 from jaxmr.pulseq.graph import Guards, named_input, recorder
+from jaxmr.pulseq.holding import guard_program
 from jaxmr.pulseq.limits import Constraints, demands
 from jaxmr.pulseq.live import Live
 from jaxmr.pulseq.rebinding import rebind
@@ -74,8 +76,8 @@ class Traced:
 
     def evaluated(self, key: str, of_blocks: Callable, parameters: dict[str, Any]) -> Any:
         """What `of_blocks(blocks)`, a draft of live numbers, makes: a pure function of the parameters."""
-        inputs = self._inputs(parameters)
-        if not any(isinstance(x, jax.core.Tracer) for x in inputs.values()):
+        inputs = self.inputs(parameters)
+        if not any(isinstance(x, Tracer) for x in inputs.values()):
             self._trace_again_where_broken(inputs, parameters)
         if key not in self._programs:
             token = recorder.set(self.guards)
@@ -89,14 +91,14 @@ class Traced:
 
     def guards_hold(self, **parameters: Any) -> jax.Array:
         """Whether the script would decide as it did: a boolean array, also under jit and vmap."""
-        return jnp.all(self._holds(self._inputs(parameters)))
+        return jnp.all(self._holds(self.inputs(parameters)))
 
     def pulseq(self, **parameters: Any) -> Any:
         """The `pp.Sequence` of the script run with plain float64 numbers, for `.write`."""
         leaves, tree = jax.tree.flatten(parameters)
         return first(self.script(**tree.unflatten([plain(leaf) for leaf in leaves])))
 
-    def _inputs(self, parameters: dict[str, Any]) -> dict[str, Any]:
+    def inputs(self, parameters: dict[str, Any]) -> dict[str, Any]:
         given = dict(zip(names_of(parameters), jax.tree.leaves(parameters), strict=True))
         expected = names_of(self.example)
         if sorted(given) != sorted(expected):

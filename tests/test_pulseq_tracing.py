@@ -1,0 +1,189 @@
+"""Traced scripts, live blocks of the drop-in's Sequence, and its constraint quantities."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pypulseq
+import pytest
+
+import jaxmr.pulseq as pp
+from jaxmr.pulseq.live import is_live
+from pulseq_scripts import gre
+
+
+def build(flip, te, spoil=4.0, n=4):
+    return gre.build(pp, flip=flip, te=te, spoil=spoil, n=n)
+
+
+EXAMPLE = {"flip": 0.3, "te": 6e-3}
+
+
+@pytest.fixture(scope="module")
+def traced():
+    return pp.trace(build, **EXAMPLE)
+
+
+def test_it_is_pure_under_jit_vmap_and_grad(traced):
+    flips = jnp.array([0.2, 0.3])
+    several = jax.jit(jax.vmap(lambda flip: traced(flip=flip, te=6e-3)))(flips)
+    for i, flip in enumerate(flips):
+        one = traced(flip=flip, te=6e-3)
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(several), strict=True):
+            np.testing.assert_allclose(b[i], a, rtol=1e-12, atol=1e-14)
+    eager = gre.build(pp, flip=0.3, te=6e-3, n=4).to_jaxmr()
+    for a, b in zip(jax.tree.leaves(traced(**EXAMPLE)), jax.tree.leaves(eager), strict=False):
+        assert np.all(np.isfinite(a))
+        assert np.all(np.isfinite(b))
+
+
+def test_eager_gradients_without_trace_are_the_traced_ones(traced):
+    def energy(flip):
+        return pp.constraints(gre.build(pp, flip=flip, te=6e-3, n=4)).rf_energy
+
+    expected = jax.grad(lambda flip: traced.constraints(flip=flip, te=6e-3).rf_energy)(0.3)
+    np.testing.assert_allclose(jax.grad(energy)(0.3), expected, rtol=1e-10)
+    np.testing.assert_allclose(expected, 2 * energy(0.3) / 0.3, rtol=1e-10)
+
+
+def test_a_broken_guard_traces_again_and_names_the_line():
+    def script(te):
+        seq = pp.Sequence()
+        if te > 5e-3:
+            seq.add_block(pp.make_delay(1e-3))
+        seq.add_block(pp.make_block_pulse(0.5, duration=1e-3, use="excitation"))
+        seq.add_block(pp.make_delay(te))
+        return seq
+
+    traced = pp.trace(script, te=4e-3)
+    hold = jax.jit(lambda te: traced.guards_hold(te=te))
+    assert hold(4.5e-3)
+    assert not hold(6e-3)
+    np.testing.assert_array_equal(jax.vmap(hold)(jnp.array([4.5e-3, 6e-3])), [True, False])
+    assert len(traced.blocks) == 2
+    with pytest.warns(pp.BrokenGuardWarning, match=r"greater at .*test_pulseq_tracing\.py:\d+"):
+        np.testing.assert_allclose(traced.constraints(te=6e-3).duration, 8e-3)
+    assert len(traced.blocks) == 3
+    assert traced.guards_hold(te=6e-3)
+
+
+def test_what_is_no_float_is_fixed(traced):
+    counted = pp.trace(build, **EXAMPLE, n=4)
+    assert len(counted.pulseq(**EXAMPLE, n=4).block_events) == 20
+    with pytest.raises(ValueError, match=r"'n' is 5 but was fixed to 4"):
+        counted(**EXAMPLE, n=5)
+    with pytest.raises(ValueError, match=r"parameters are \['flip'\]"):
+        traced(flip=0.2)
+    with pytest.raises(ValueError, match=r"must return a pp\.Sequence"):
+        pp.trace(lambda flip: flip, flip=0.1)
+    with pytest.raises(ValueError, match="plain function"):
+        pp.trace(np.sum, a=1.0)
+
+
+def test_wrong_shapes_say_so():
+    traced = pp.trace(lambda flips: two_pulses(flips), flips=np.array([0.1, 0.2]))
+    with pytest.raises(ValueError, match=r"'flips' has shape \(3,\) but had \(2,\)"):
+        traced.constraints(flips=jnp.ones(3))
+
+
+def two_pulses(flips):
+    seq = pp.Sequence()
+    for flip in flips:
+        seq.add_block(pp.make_block_pulse(flip, duration=1e-3, use="excitation"))
+    return seq
+
+
+def shaped(amplitude, rise, flip, delay, sample):
+    seq = pp.Sequence()
+    wave = np.zeros(50)
+    wave[1:-1] = amplitude * np.sin(np.pi * np.arange(1, 49) / 49)
+    wave[20] = sample
+    seq.add_block(pp.make_arbitrary_grad("x", wave, first=0.0, last=0.0))
+    seq.add_block(pp.make_trapezoid("y", amplitude=amplitude, rise_time=rise, flat_time=1e-3))
+    seq.add_block(pp.make_gauss_pulse(flip, duration=1e-3, use="excitation"), pp.make_delay(delay))
+    return seq
+
+
+SHAPED = {"amplitude": 2e5, "rise": 2e-4, "flip": 1.1, "delay": 3.3e-3, "sample": 1.9e5}
+
+
+def test_constraints_are_right_and_have_the_right_derivatives():
+    traced = pp.trace(shaped, **SHAPED)
+    found = traced.constraints(**SHAPED)
+    plain = shaped(**SHAPED)
+    waves = plain.waveforms()
+    for axis in range(2):
+        np.testing.assert_allclose(found.gradient[axis], np.max(np.abs(waves[axis][1])), rtol=1e-9)
+        slew = np.max(np.abs(np.diff(waves[axis][1]) / np.diff(waves[axis][0])))
+        np.testing.assert_allclose(found.slew[axis], slew, rtol=1e-6)
+    np.testing.assert_allclose(found.duration, plain.duration()[0], rtol=1e-12)
+    pulse = pypulseq.make_gauss_pulse(1.1, duration=1e-3, use="excitation").signal
+    np.testing.assert_allclose(found.rf_energy, np.sum(np.abs(pulse) ** 2) * 1e-6, rtol=1e-12)
+    np.testing.assert_allclose(found.peak_b1, np.max(np.abs(pulse)), rtol=1e-12)
+
+    def total(p):
+        c = traced.constraints(**p)
+        return c.gradient @ jnp.arange(3.0) / 1e5 + c.slew @ jnp.ones(3) / 1e9 + c.duration + c.rf_energy + c.peak_b1
+
+    slopes = jax.grad(total)(SHAPED)
+    for name, x in SHAPED.items():
+        step = 1e-6 * x
+        up, down = (jax.jit(total)(SHAPED | {name: x + s}) for s in (step, -step))
+        np.testing.assert_allclose(slopes[name], (up - down) / (2 * step), rtol=1e-5, atol=1e-12, err_msg=name)
+
+
+def test_soft_delays_and_gradient_changes_stay_live():
+    def script(wait, factor):
+        seq = pp.Sequence()
+        seq.add_block(pp.make_trapezoid("x", area=100.0, duration=2e-3))
+        seq.add_block(pp.make_soft_delay("TE", default_duration=2e-3))
+        seq.apply_soft_delay(TE=wait)
+        seq.mod_grad_axis("x", factor)
+        seq.flip_grad_axis("x")
+        return seq
+
+    traced = pp.trace(script, wait=5e-3, factor=0.5)
+    plain = traced.pulseq(wait=5e-3, factor=0.5)
+    assert traced.blocks[0].gx.amplitude.value == plain.get_block(1).gx.amplitude
+    assert traced.blocks[0].gx.amplitude.value < 0
+    slope = jax.jacobian(lambda p: traced.constraints(**p))({"wait": 5e-3, "factor": 0.5})
+    np.testing.assert_allclose(slope.duration["wait"], 1.0)
+    np.testing.assert_allclose(slope.gradient["factor"][0], traced.constraints(wait=5e-3, factor=0.5).gradient[0] / 0.5)
+
+
+def test_replaced_and_registered_blocks():
+    seq = pp.Sequence()
+    rf = pp.make_block_pulse(jnp.asarray(0.5), duration=1e-3, use="excitation")
+    rf.id, rf.shape_IDs = seq.register_rf_event(rf)
+    seq.add_block(rf)
+    assert is_live(seq.blocks()[0].rf.signal)
+    rf.phase_offset = jnp.asarray(1.0)
+    del rf.id, rf.shape_IDs
+    seq.add_block(rf)
+    assert not is_live(seq.blocks()[0].rf.phase_offset), "an event changed later must not change what was added"
+    assert is_live(seq.blocks()[1].rf.phase_offset)
+    assert seq.get_block(2).rf.phase_offset == 1.0
+    seq.set_block(1, pp.make_delay(2e-3))
+    assert seq.blocks()[0].rf is None
+    with pytest.raises(ValueError, match="make_delay"):
+        seq.add_block(pp.lift(jnp.asarray(1e-3)))
+
+
+def test_what_has_no_derivative_says_so():
+    with pytest.raises(ValueError, match="cannot be differentiated"):
+        pp.facade("add_ramps").add_ramps([jnp.linspace(0, 1, 5)])
+
+
+def test_labels_and_extras_survive_beside_live_events():
+    seq = pp.Sequence()
+    adc = pp.make_adc(8, dwell=jnp.asarray(1e-5))
+    seq.add_block(adc, pp.make_label("LIN", "SET", 3), pp.make_digital_output_pulse("osc0", duration=1e-4))
+    block = seq.blocks()[0]
+    assert [extra.type for extra in block.extras] == ["labelset", "output"]
+    assert seq.evaluate_labels() == {"LIN": 3}
+    np.testing.assert_allclose(float(jax.jvp(lambda x: pp.constraints(one_adc(x)).duration, (1e-4,), (1.0,))[1]), 8.0)
+
+
+def one_adc(dwell):
+    seq = pp.Sequence()
+    seq.add_block(pp.make_adc(8, dwell=dwell))
+    return seq
