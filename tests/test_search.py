@@ -240,22 +240,31 @@ def test_a_script_that_decides_anew_is_traced_again():
 
 
 def test_fluid_is_suppressed_at_ln_2_t1():
-    """The EPI script of the recipe, few voxels, by its k-space: within 2 %, and at the least of a search."""
-    import jaxmr.pulseq as pp
+    """The recipe in a few voxels: within 2 % of the closed form, and of the least of a search."""
+    found = recipes.fluid_suppression(small_brain(), 1.0, n=8, fov=32 * mm, tolerance=1e-3)
+    time = float(found.best.parameters["inversion_time"])
+    assert abs(time / (4.3 * math.log(2)) - 1) < 0.02
+    assert found.best.history.parameters["inversion_time"][0] == 1.0
+    times = np.arange(2.7, 3.3, 0.05)
+    searched = [float(losses.suppression(*found.images({"inversion_time": float(t)}))) for t in times]
+    assert abs(time / times[np.argmin(searched)] - 1) < 0.02
+    assert found.best.loss <= 1.001 * min(searched)
 
-    place = recipes.fluid_and_brain(small_brain())
-    traced = pp.trace(recipes.inversion_epi, inversion_time=1.0, n=8, fov=32 * mm)
-    build = lambda p: traced(**p, n=8, fov=32 * mm)  # noqa: E731
 
-    def loss(sequence, parameters, model):
-        return losses.suppression(*mr.simulate(sequence, place, model))
+@pytest.mark.slow
+def test_flips_save_sar_and_keep_the_image():
+    """A TSE of 16 x 16 pixels: 43 % less SAR at half the error, or less, that scaling all flips has."""
+    place = mr.objects.procedural(24)
+    found = recipes.tse_sar(place, shots=2, echoes=8, steps=80)
+    start = jax.tree.map(lambda leaf: leaf[0], found.best.history.parameters)
+    target = found.images(start)
+    error = losses.image_distance(found.images(found.best.parameters), target)
+    scaled = losses.image_distance(found.images(jax.tree.map(lambda flips: recipes.SCALE * flips, start)), target)
+    assert losses.squared_flips(found.best.sequence) < 0.57 * losses.squared_flips(found.traced(**start))
+    assert error < 0.5 * scaled
 
-    start, model = {"inversion_time": 1.0}, mr.PDG(1e-3)
-    best = mr.design.optimise(
-        build, loss, start, bounds={"inversion_time": (0.1, 5.0)}, plan=(model, place), steps=25
-    )
-    assert abs(float(best.parameters["inversion_time"]) / (4.3 * math.log(2)) - 1) < 0.02
-    times = jnp.linspace(2.5, 3.5, 101)
-    planned = model.planned(best.sequence, place)
-    searched = jax.lax.map(lambda t: loss(build({"inversion_time": t}), None, planned), times)
-    assert abs(float(best.parameters["inversion_time"] / times[jnp.argmin(searched)]) - 1) < 0.02
+
+def test_fluid_needs_fluid():
+    dry = mr.Phantom(mr.Tissue([0.8, 1.6], [0.07, 0.08]), np.zeros((2, 3)), (4 * mm,) * 3)
+    with pytest.raises(ValueError, match="the phantom must have fluid"):
+        recipes.fluid_suppression(dry)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmr.core.types import Array, Float
+from jaxmr.physics import rf
 from jaxmr.sequences.sequence import Event, Pulse, Segment, Sequence, duration
 from jaxmr.units import GAMMA
 
@@ -61,7 +62,7 @@ def squared_flips(sequence: Sequence) -> Float[Array, ""]:
 
     The SAR of Endres and Zaiss (Pulseq-zero, ISMRM 2025). Ideal inversions do not count.
     """
-    return jnp.sum(jnp.stack([jnp.zeros(()), *(_flips_of(segment) for segment in _pulsed(sequence))]))
+    return jnp.sum(_joined(_flips_of(segment) ** 2 for segment in _pulsed(sequence)))
 
 
 def rf_energy(sequence: Sequence) -> Float[Array, ""]:
@@ -73,11 +74,9 @@ def rf_energy(sequence: Sequence) -> Float[Array, ""]:
     energies = [jnp.zeros(())]
     for segment in _pulsed(sequence):
         if segment.pulse.shape is None:
-            raise ValueError(
-                "rf_energy needs the shape of every pulse; give pulse= to the family, or use squared_flips"
-            )
+            raise ValueError("rf_energy needs the shape of every pulse; give pulse= to the family, or use squared_flips")
         shape = sequence.shapes[segment.pulse.shape]
-        energies.append(_flips_of(segment) * jnp.sum(_power(jnp.asarray(shape.samples))) * shape.dwell)
+        energies.append(jnp.sum(rf.energy(shape, _flips_of(segment))))
     return jnp.sum(jnp.stack(energies))
 
 
@@ -130,8 +129,8 @@ def _pulsed(sequence: Sequence) -> list[Segment]:
 
 
 def _flips_of(segment: Segment):
-    """Sum of the squared flips of all repetitions."""
-    return jnp.sum(jnp.broadcast_to(jnp.asarray(segment.pulse.flip), (segment.repetitions,)) ** 2)
+    """The flips of all repetitions."""
+    return jnp.broadcast_to(jnp.asarray(segment.pulse.flip), (segment.repetitions,))
 
 
 def _wound(sequence: Sequence) -> list[Event]:
