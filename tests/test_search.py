@@ -189,7 +189,7 @@ def test_plans_are_renewed():
     def loss(sequence, flip, model):
         traced.append(model.n_states)
         signal = mr.simulate(sequence, place, model)
-        return jnp.sum(jnp.abs(signal) ** 2) + jnp.sum(flip**2)
+        return 0.02 * jnp.sum(jnp.abs(signal) ** 2) + jnp.sum(flip**2)
 
     start = jnp.full(8, math.pi)
     best = mr.design.optimise(build, loss, start, solver=optax.adam(0.2), plan=(coarse, place), replan=4, steps=10)
@@ -197,8 +197,9 @@ def test_plans_are_renewed():
     assert relative(best.loss, loss(best.sequence, best.parameters, fresh)) < 1e-9
     assert traced[-1] > traced[0]
     never = mr.design.optimise(build, loss, start, solver=optax.adam(0.2), plan=(coarse, place), replan=100, steps=10)
-    # With the first plan the loss of the last steps is another: states that the flips awoke are missing.
-    assert abs(never.history.loss[-1] / best.history.loss[-1] - 1) > 1e-4
+    # With the first plan the losses of the last steps are others: states that the flips awoke are missing.
+    assert relative(never.history.loss[:4], best.history.loss[:4]) < 1e-12
+    assert relative(never.history.loss[-2:], best.history.loss[-2:]) > 1e-4
 
 
 def test_a_renewed_plan_fits_the_program():

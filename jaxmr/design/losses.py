@@ -74,7 +74,7 @@ def rf_energy(sequence: Sequence) -> Float[Array, ""]:
     energies = [jnp.zeros(())]
     for segment in _pulsed(sequence):
         if segment.pulse.shape is None:
-            raise ValueError("rf_energy needs the shape of every pulse; give pulse= to the family, or use squared_flips")
+            raise ValueError("rf_energy needs the shape of every pulse; give the family pulse=, or use squared_flips")
         shape = sequence.shapes[segment.pulse.shape]
         energies.append(jnp.sum(rf.energy(shape, _flips_of(segment))))
     return jnp.sum(jnp.stack(energies))
