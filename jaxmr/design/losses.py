@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxmr.core.types import Array, Float
 from jaxmr.physics import rf
-from jaxmr.sequences.sequence import Event, Pulse, Segment, Sequence, duration
+from jaxmr.sequences.sequence import Event, Pulse, Sequence, duration
 from jaxmr.units import GAMMA
 
 __all__ = [
@@ -62,7 +62,7 @@ def squared_flips(sequence: Sequence) -> Float[Array, ""]:
 
     The SAR of Endres and Zaiss (Pulseq-zero, ISMRM 2025). Ideal inversions do not count.
     """
-    return jnp.sum(_joined(_flips_of(segment) ** 2 for segment in _pulsed(sequence)))
+    return jnp.sum(_joined(flips**2 for _, flips in _pulses(sequence)))
 
 
 def rf_energy(sequence: Sequence) -> Float[Array, ""]:
@@ -72,11 +72,10 @@ def rf_energy(sequence: Sequence) -> Float[Array, ""]:
     without a shape.
     """
     energies = [jnp.zeros(())]
-    for segment in _pulsed(sequence):
-        if segment.pulse.shape is None:
+    for pulse, flips in _pulses(sequence):
+        if pulse.shape is None:
             raise ValueError("rf_energy needs the shape of every pulse; give the family pulse=, or use squared_flips")
-        shape = sequence.shapes[segment.pulse.shape]
-        energies.append(jnp.sum(rf.energy(shape, _flips_of(segment))))
+        energies.append(jnp.sum(rf.energy(sequence.shapes[pulse.shape], flips)))
     return jnp.sum(jnp.stack(energies))
 
 
@@ -124,13 +123,10 @@ def _magnitude(values):
     return jnp.where(power > 0, jnp.sqrt(jnp.where(power > 0, power, 1)), 0)
 
 
-def _pulsed(sequence: Sequence) -> list[Segment]:
-    return [segment for segment in sequence.segments if isinstance(segment.pulse, Pulse)]
-
-
-def _flips_of(segment: Segment):
-    """The flips of all repetitions."""
-    return jnp.broadcast_to(jnp.asarray(segment.pulse.flip), (segment.repetitions,))
+def _pulses(sequence: Sequence) -> list[tuple[Pulse, Array]]:
+    """The pulse of each segment that has one, and the flips of all its repetitions."""
+    played = [(part.pulse, part.repetitions) for part in sequence.segments]
+    return [(pulse, jnp.broadcast_to(jnp.asarray(pulse.flip), (n,))) for pulse, n in played if isinstance(pulse, Pulse)]
 
 
 def _wound(sequence: Sequence) -> list[Event]:

@@ -79,7 +79,7 @@ def tse(excitation: Any, refocusing: Any, n: int = MATRIX, fov: Any = FOV, esp: 
         rf, gz, gz_reph = pp.make_sinc_pulse(
             excitation[shot], duration=2 * ms, phase_offset=math.pi / 2, use="excitation", **selective
         )
-        centre = rf.delay + pp.calc_rf_center(rf)[0]
+        centre, before = rf.delay + pp.calc_rf_center(rf)[0], 0.0
         seq.add_block(rf, gz)
         for echo in range(n_echoes):
             pulse, gz180, _ = pp.make_sinc_pulse(refocusing[shot, echo], duration=2 * ms, use="refocusing", **selective)

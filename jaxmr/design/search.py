@@ -8,7 +8,7 @@ checked. jaxopt, which no longer changes, is used here only: L-BFGS-B (Byrd et a
 
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 import equinox as eqx
 import jax
@@ -99,6 +99,7 @@ class _Best(NamedTuple):
     parameters: Any
 
 
+@final
 class _Search:
     """One run: what is compiled, and what has been found so far."""
 
@@ -119,8 +120,10 @@ class _Search:
             held = self.build.guards_hold(**parameters) if self.traced else True
             return held, *descent.step(parameters, state, model)
 
-        self.step, self.start, self.renew = (eqx.filter_jit(f) for f in (step, descent.start, descent.renew))
-        self.evaluate = eqx.filter_jit(self.objective)
+        self.start: Callable = eqx.filter_jit(descent.start)
+        self.renew: Callable = eqx.filter_jit(descent.renew)
+        self.step: Callable = eqx.filter_jit(step)
+        self.evaluate: Callable = eqx.filter_jit(self.objective)
 
     def sequence(self, parameters) -> Sequence:
         return self.build(**parameters) if self.traced else self.build(parameters)
@@ -140,8 +143,8 @@ class _Search:
         sequence: Any = self.sequence(parameters)
         if isinstance(self.model, PDG):
             return self.model.replanned(sequence, target)
-        made: Any = model.planned
-        return made(sequence, target)
+        of: Any = model.planned
+        return of(sequence, target)
 
     def run(self, parameters, replan, steps, tolerance, patience, bar) -> str:
         """Fill history and best; why it ended."""
@@ -211,32 +214,27 @@ def _by_optax(objective, solver, bounds) -> _Descent:
 
 
 def _by_jaxopt(objective, name: str, bounds) -> _Descent:
+    if name not in BOUNDED:
+        raise ValueError(f"solver must be one of {', '.join(BOUNDED)} or a solver of optax, got {name!r}")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "JAXopt is no longer maintained", DeprecationWarning)
         import jaxopt
-    if name == "lbfgsb":
-        solver: Any = jaxopt.LBFGSB(objective)
+    quasi_newton = name == "lbfgsb"
+    solver: Any = (
+        jaxopt.LBFGSB(objective)
+        if quasi_newton
+        else jaxopt.ProjectedGradient(objective, jaxopt.projection.projection_box)
+    )
 
-        def known(parameters, state, model):
-            return state.value, state.grad
-
-        def renew(parameters, state, model):
-            return solver.init_state(jaxopt.OptStep(parameters, state), bounds, model)
-
-    elif name == "projected_gradient":
-        solver = jaxopt.ProjectedGradient(objective, jaxopt.projection.projection_box)
-
-        def known(parameters, state, model):
-            return jax.value_and_grad(objective)(parameters, model)
-
-        def renew(parameters, state, model):
-            return state
-
-    else:
-        raise ValueError(f"solver must be one of {', '.join(BOUNDED)} or a solver of optax, got {name!r}")
+    def renew(parameters, state, model):
+        # L-BFGS-B keeps the loss and the gradient, which are the old plan's, and curvatures, which stay.
+        return solver.init_state(jaxopt.OptStep(parameters, state), bounds, model) if quasi_newton else state
 
     def step(parameters, state, model):
-        value, gradient = known(parameters, state, model)
+        if quasi_newton:
+            value, gradient = state.value, state.grad
+        else:
+            value, gradient = jax.value_and_grad(objective)(parameters, model)
         following, after = solver.update(parameters, state, bounds, model)
         return value, gradient, following, after
 
