@@ -33,6 +33,7 @@ from jaxmr.design import losses, recipes
 from jaxmr.plot import search_figure
 
 mr.use_cores()
+plt.rcParams["figure.dpi"] = 90
 started = time.perf_counter()
 head = mr.objects.brain(96)
 even = dataclasses.replace(head.tissue, b1=np.ones(head.tissue.shape))
@@ -92,7 +93,7 @@ plt.show()
 # ## Before and after
 
 # %%
-before, after = (np.abs(found["head"].images({"inversion_time": t})) for t in (1.0, at))
+before, after = (found["head"].images({"inversion_time": t}) for t in (1.0, at))
 search_figure(
     {"loss": history.loss, "inversion time (s)": history.parameters["inversion_time"]},
     {"fluid, 1 s": before[0], "all, 1 s": before.sum(axis=0), f"fluid, {at:.2f} s": after[0], "all": after.sum(axis=0)},

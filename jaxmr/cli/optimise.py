@@ -65,7 +65,7 @@ def _fluid_suppression(phantom: Phantom, fov: float, options: Any) -> Outcome:
         phantom, start, fov=fov, steps=options.steps or 40, progress=options.progress, devices=jax.devices()
     )
     best = recipe.best
-    before, after = (np.abs(recipe.images(p)) for p in ({"inversion_time": start}, best.parameters))
+    before, after = (recipe.images(p) for p in ({"inversion_time": start}, best.parameters))
     null = float(np.max(phantom.tissue.t1)) * math.log(2)
     times = best.history.parameters["inversion_time"]
     images = {

@@ -72,8 +72,10 @@ def fluid_suppression(
         fluid, brain = image(simulate(sequence, seen, model, devices=devices))
         return losses.suppression(fluid, brain)
 
+    # At the bottom a line search only sees rounding.
+    solver = optax.lbfgs(linesearch=optax.scale_by_zoom_linesearch(max_linesearch_steps=6))
     best = optimise(
-        traced, loss, {"inversion_time": start}, bounds={"inversion_time": TIMES}, solver=optax.lbfgs(),
+        traced, loss, {"inversion_time": start}, bounds={"inversion_time": TIMES}, solver=solver,
         plan=(model, seen), steps=steps, patience=3, progress=progress,
     )  # fmt: skip
     return Recipe(best, traced, _images(traced, seen, model, image))
