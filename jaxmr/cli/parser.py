@@ -65,6 +65,10 @@ _COMMANDS = {
         "  jaxmr scan --sequence epi --phantom maps/ --model isochromats --out out/\n"
         "  jaxmr scan --sequence scan.seq --pulses finite --out out/",
     ),
+    "optimise": (
+        "optimise a Pulseq sequence: the inversion time of an EPI for fluid suppression, or the flips of a TSE for SAR",
+        "jaxmr optimise fluid-suppression --out flair/\n  jaxmr optimise tse-sar --phantom procedural --out sar/",
+    ),
     "info": ("print versions and devices, or what a dictionary holds", "jaxmr info\n  jaxmr info dictionary.h5"),
 }
 
@@ -95,6 +99,7 @@ def command_line() -> Parser:
     _match(found["match"])
     _simulate(found["simulate"])
     _imaging(found["scan"])
+    _optimise(found["optimise"])
     _info(found["info"])
     return main
 
@@ -224,6 +229,36 @@ def _imaging(command: Parser) -> None:
     model.add_argument("--isochromats", metavar="N", type=int, default=64, help="in each voxel (default 64)")
     model.add_argument(
         "--field", metavar="TESLA", type=float, default=3.0, help="that a file's offsets in ppm refer to (default 3)"
+    )
+    _progress(command)
+
+
+def _optimise(command: Parser) -> None:
+    command.add_argument(
+        "recipe",
+        choices=("fluid-suppression", "tse-sar"),
+        help="fluid-suppression: EPI, the inversion time; tse-sar: TSE, all flips, from 90 and 180 degrees; "
+        "both need the extra `pulseq`",
+    )
+    _out(command, "FOLDER", "folder for the Pulseq file, figure and summary")
+    command.add_argument("--phantom", metavar="WHAT", help="of one slice, as for jaxmr fingerprint (default brain)")
+    command.add_argument(
+        "--voxels", metavar="N", type=int, default=96, help="of a row of a built-in phantom (default 96)"
+    )
+    command.add_argument("--seed", type=int, default=0, help="of the procedural phantom (default 0)")
+    command.add_argument("--steps", metavar="N", type=int, help="at most (default 40, of tse-sar 60)")
+    command.add_argument(
+        "--start",
+        metavar="MS",
+        type=float,
+        default=1000.0,
+        help="of fluid-suppression: first inversion time (default 1000)",
+    )
+    command.add_argument(
+        "--weight",
+        type=float,
+        default=0.03,
+        help="of tse-sar: of SAR, relative to the start, in the loss (default 0.03)",
     )
     _progress(command)
 

@@ -72,6 +72,15 @@ class PDG(ImagingModel):
         steps, error = _plan(*self._played(sequence, phantom), self.tolerance)
         return PDG(self.tolerance, self.pulses, self.n_z, steps, jnp.asarray(error))
 
+    def replanned(self, sequence: Sequence, phantom: Phantom) -> "PDG":
+        """A plan for other numbers, in arrays no smaller than this plan's: what was compiled for it mostly fits.
+
+        Concrete values only; where the numbers need larger arrays, these get room for half as much again.
+        """
+        least = None if self.steps is None else _sizes(self.steps)
+        steps, error = _plan(*self._played(sequence, phantom), self.tolerance, least)
+        return PDG(self.tolerance, self.pulses, self.n_z, steps, jnp.asarray(error))
+
     def kspace(
         self, sequence: Sequence, phantom: Phantom, devices: tuple | None = None
     ) -> Complex[Array, "coils samples"]:
@@ -131,8 +140,19 @@ def _sliced(phantom: Phantom, n: int) -> Phantom:
     return Phantom(tissue, position, size, coils, voxel_shape=phantom.voxel_shape)
 
 
-def _plan(sequence: Sequence, phantom: Phantom, tolerance: float) -> tuple[tuple[Steps, ...], float]:
-    """The states that `tolerance` needs, from a few voxels of the phantom: graph and expected error."""
+def _sizes(steps: tuple[Steps, ...]) -> tuple[int, int, int]:
+    """States, states read at a time, states that add up to one: how large the arrays of a plan are."""
+    width = max((rows.shape[-1] for segment in steps for rows in segment.rows), default=1)
+    return steps[0].k.shape[-2], width, steps[0].moves.straight.sources.shape[-2]
+
+
+def _plan(
+    sequence: Sequence, phantom: Phantom, tolerance: float, least: tuple[int, int, int] | None = None
+) -> tuple[tuple[Steps, ...], float]:
+    """The states that `tolerance` needs, from a few voxels of the phantom: graph and expected error.
+
+    least: the smallest sizes of the arrays.
+    """
     laid_out = timelines(sequence, np)
     pilots, space = _pilots(sequence, phantom), _space(phantom, tolerance)
     initial = None if sequence.initial is None else np.asarray(sequence.initial, float)
@@ -142,7 +162,10 @@ def _plan(sequence: Sequence, phantom: Phantom, tolerance: float) -> tuple[tuple
     # As wide in all segments, so that those that are alike stay so.
     width = max((int(mask.sum()) for readings in chosen.readings for mask in readings), default=1)
     depth = max(int(np.bincount(to).max()) for layer in layers for to, _ in layer.links if to.size)
-    sizes = (n_states, width, depth)
+    sizes = n_states, width, depth
+    if least is not None:
+        roomy = lambda size, known: known if size <= known else size + size // 2  # noqa: E731
+        sizes = tuple(roomy(size, known) for size, known in zip(sizes, least, strict=True))
     wound = _wound(cast(sequence, phantom.tissue.t1.dtype))
     steps = tuple(_steps(number, laid_out, layers, chosen, sizes, wound[number]) for number in range(len(laid_out)))
     return steps, chosen.error

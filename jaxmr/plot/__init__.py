@@ -2,6 +2,7 @@
 
 from jaxmr.plot.maps import estimates_figure, maps_figure
 from jaxmr.plot.scan import scan_figure
+from jaxmr.plot.search import search_figure
 from jaxmr.plot.sequence import train_figure
 
-__all__ = ["estimates_figure", "maps_figure", "scan_figure", "train_figure"]
+__all__ = ["estimates_figure", "maps_figure", "scan_figure", "search_figure", "train_figure"]
