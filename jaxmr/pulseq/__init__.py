@@ -4,7 +4,8 @@
 
 in place of `import pypulseq as pp` changes nothing for plain numbers; JAX numbers stay differentiable through every
 event, and `seq.to_jaxmr()` gives the `Sequence` that all models play. `pp.trace(script, **example)` runs a script
-once and returns a pure function of its parameters. PyPulseq is imported when it is first used.
+once and returns a pure function of its parameters; `read` and `write` turn files into a `Sequence` and back. PyPulseq
+is imported when it is first used.
 """
 
 import importlib
@@ -16,13 +17,16 @@ from typing import Any
 _HOMES = {
     "BrokenGuardWarning": "tracing",
     "GradientCutWarning": "live",
+    "Limits": "hardware",
     "Sequence": "scanner_sequence",
     "constraints": "limits",
     "evaluate": "evaluation",
     "is_live": "live",
     "lift": "live",
+    "read": "files",
     "trace": "tracing",
     "value": "live",
+    "write": "files",
 }
 
 
