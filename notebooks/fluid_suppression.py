@@ -15,7 +15,7 @@
 # power of the fluid's image over that of the brain's; two receivers, of which each sees only one kind of tissue,
 # keep pixels with both from mixing them.
 #
-# The closed form, $T_1 \\ln 2$, holds for a perfect inversion from equilibrium. The scan has one shot, so the second is
+# The closed form, $T_1 \ln 2$, holds for a perfect inversion from equilibrium. The scan has one shot, so the second is
 # given; with a transmit field of 1 everywhere the first is too, and the search must end there. In the head, where
 # the transmit field varies from 0.85 to 1.18, it must not: an exhaustive search of the same loss tells where.
 

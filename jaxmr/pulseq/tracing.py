@@ -64,11 +64,27 @@ class Traced:
         finally:
             recorder.reset(token)
         self.guards = guards
-        self._holds = jax.jit(guard_program(guards))
+        # At once, so that what the conversion decides is among the guards from the start.
+        self._program("sequence", self._drafted)
+
+    def _drafted(self, blocks: list) -> Draft:
+        return draft(blocks, self.sequence.system.B0)
+
+    def _program(self, key: str, of_blocks: Callable) -> Any:
+        """What makes `of_blocks(blocks)` of inputs, compiled; its decisions are guards too."""
+        if key not in self._programs:
+            token = recorder.set(self.guards)
+            try:
+                made = of_blocks(self.blocks)
+            finally:
+                recorder.reset(token)
+            self._programs[key] = (jax.jit(Program(made.leaves)), made.assemble)
+            self._holds = jax.jit(guard_program(self.guards))
+        return self._programs[key]
 
     def __call__(self, **parameters: Any) -> Any:
         """The jaxmr Sequence; concrete parameters that break a guard trace the script again, with a warning."""
-        return self.evaluated("sequence", lambda blocks: draft(blocks, self.sequence.system.B0), parameters)
+        return self.evaluated("sequence", self._drafted, parameters)
 
     def constraints(self, **parameters: Any) -> Constraints:
         """The constraint quantities (see `pp.constraints`), pure in the parameters."""
@@ -79,14 +95,7 @@ class Traced:
         inputs = self.inputs(parameters)
         if not any(isinstance(x, Tracer) for x in inputs.values()):
             self._trace_again_where_broken(inputs, parameters)
-        if key not in self._programs:
-            token = recorder.set(self.guards)
-            try:
-                made = of_blocks(self.blocks)
-            finally:
-                recorder.reset(token)
-            self._programs[key] = (jax.jit(Program(made.leaves)), made.assemble)
-        program, assemble = self._programs[key]
+        program, assemble = self._program(key, of_blocks)
         return assemble(program(inputs))
 
     def guards_hold(self, **parameters: Any) -> jax.Array:
