@@ -6,6 +6,7 @@ import numpy as np
 import pypulseq
 import pytest
 
+import jaxmr as mr
 import jaxmr.pulseq as pp
 from jaxmr.pulseq.live import is_live
 from pulseq_scripts import gre
@@ -60,6 +61,8 @@ def test_a_broken_guard_traces_again_and_names_the_line():
     assert not hold(6e-3)
     np.testing.assert_array_equal(jax.vmap(hold)(jnp.array([4.5e-3, 6e-3])), [True, False])
     assert len(traced.blocks) == 2
+    # The conversion to a sequence decides too.
+    assert float(mr.sequences.duration(traced(te=4e-3))) < 5e-3
     with pytest.warns(pp.BrokenGuardWarning, match=r"greater at .*test_pulseq_tracing\.py:\d+"):
         np.testing.assert_allclose(traced.constraints(te=6e-3).duration, 8e-3)
     assert len(traced.blocks) == 3
