@@ -15,7 +15,7 @@ import numpy as np
 import pypulseq
 
 import jaxmr.pulseq as dropin
-from jaxmr.pulseq import original, scanner_sequence  # noqa: F401  they must see the real one
+from jaxmr.pulseq import scanner_sequence, underlying  # noqa: F401  they must see the real one
 
 calls = {}
 
@@ -40,8 +40,8 @@ def recorded(function):
     return call
 
 
-plain_offered = original.offered
-original.offered = functools.cache(recorded)
+plain_offered = underlying.offered
+underlying.offered = functools.cache(recorded)
 
 
 def pytest_sessionfinish():

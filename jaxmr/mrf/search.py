@@ -19,7 +19,7 @@ from jaxmr.mrf.subspace import real_up_to_phase
 
 _FEW = 128  # real points up to which the voxels are shared among threads
 _SMALL = 2**18  # multiply-adds of a product that OpenBLAS gives to one thread
-_COLUMNS = 32  # that a kernel of OpenBLAS takes alike
+_COLUMNS = 32  # that a kernel of OpenBLAS takes together
 _BLOCK_FEW = 64, 8192  # voxels and atoms of a block
 _BLOCK_MANY = 512, 8192
 _SHARES = 4  # per thread, so that none waits long for the last
@@ -49,6 +49,7 @@ def best_atoms(atoms: np.ndarray, norms: np.ndarray, units: np.ndarray, top: int
     atoms: `(n_atoms, n_points)` of the given norms. units: signals `(n_voxels, n_points)` of norm 1 or 0.
     """
     scales = np.divide(1, norms, where=norms > 0, out=np.zeros_like(norms))
+    lowest = _lowest_alike(atoms) if top == 1 else None
     real = real_up_to_phase(atoms)
     if real is None:
         # Interleaved real and imaginary parts: <d, s> as two real products without a copy of the signals.
@@ -81,7 +82,18 @@ def best_atoms(atoms: np.ndarray, norms: np.ndarray, units: np.ndarray, top: int
                 _merge(index[:, block], score[:, block], found + first, found_score)
 
         in_threads(search, len(units), None if few else 1)
-    return index
+    return index if lowest is None else lowest[index]
+
+
+def _lowest_alike(atoms):
+    """Of each atom the first one that is equal to it: a BLAS may score equal columns differently in the last bit."""
+    words = np.ascontiguousarray(atoms).view(np.uint32)
+    factors = np.random.default_rng(0).integers(0, 2**63, words.shape[1], np.uint64) * np.uint64(2) + np.uint64(1)
+    keys = np.zeros(len(atoms), np.uint64)
+    for part in blocks(slice(0, len(atoms)), _BLOCK_FEW[1]):
+        keys[part] = (words[part] * factors).sum(axis=1, dtype=np.uint64)
+    _, first, place = np.unique(keys, return_index=True, return_inverse=True)
+    return first[place]
 
 
 def _factors(unit):
@@ -92,10 +104,7 @@ def _factors(unit):
 
 
 def _tiles(right, most):
-    """The atoms in equal tiles of at most `most`, `(1 or 2, n_tiles, n, n_atoms)`, the last filled up with zeros.
-
-    Whole vectors only: the BLAS sums the columns left over in another order, and equal atoms would not tie.
-    """
+    """The atoms in equal tiles of at most `most`, `(1 or 2, n_tiles, n, n_atoms)`, the last filled up with zeros."""
     most = max(most // _COLUMNS, 1) * _COLUMNS
     n_tiles = -(-right.shape[1] // most)
     size = -(-right.shape[1] // (n_tiles * _COLUMNS)) * _COLUMNS
