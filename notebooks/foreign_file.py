@@ -10,8 +10,8 @@
 # # A foreign .seq, its flips and its RF shape optimised, and written back
 #
 # A file that somebody else's script made, here a spoiled gradient echo of 48 lines by plain PyPulseq: every pulse a
-# 1 ms Gauss of 15 degrees, played from rest. Two things are not as one would wish. The slice is round at its shoulders, and
-# the signal falls from the first line to the last while it approaches the steady state, which blurs the image.
+# 1 ms Gauss of 15 degrees, played from rest. Two things are not as one would wish. The slice is round at its
+# shoulders, and the signal falls from the first line to the last while it approaches the steady state, which blurs.
 # Both are numbers of the file: the RF samples, and the flips. They are read, turned until they are good, and put back
 # into the file, of which everything else stays.
 

@@ -85,9 +85,10 @@ def _complete(found: list[Span]) -> None:
         return
     before, last = (_stretch_kinds(span) for span in found[-2:])
     if before[: len(last)] == last and not any(samples for samples, *_ in before[len(last) :]):
+        number = (found[-1].stretches or found)[-1].block
         for missing in found[-2].stretches[len(last) :]:
             moment = None if missing.moment is None else [0.0] * 3
-            found[-1].stretches.append(missing._replace(duration=0.0, moment=moment))
+            found[-1].stretches.append(missing._replace(duration=0.0, moment=moment, block=number))
 
 
 def _kind(span: Span, turn: Turn | None, wound: list[int | None]) -> Any:

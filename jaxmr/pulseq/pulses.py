@@ -21,6 +21,8 @@ TURN = 0.02
 """Most turns of an off-resonant carrier during a step."""
 NO_AREA = 1e-3
 """Area over absolute area of a pulse below which it turns by its sweep."""
+SILENT = "silent"
+"""In place of the key of a shape, where there is none."""
 LARGEST_EXCITATION = math.radians(90.01)
 """Pulses of more, whose use no one states, refocus."""
 
@@ -63,7 +65,11 @@ class Library:
         scale, samples, key = _unit(rf, cells)
         gradient, thickness, wound = self._gradient(block, rf, edges, samples)
         symmetric = _symmetric(value(samples), value(rf.center), value(rf.shape_dur))
-        key = (key, np.round(value(rf.center) / value(rf.shape_dur), 9), float(value(rf.shape_dur)), wound)
+        frame = np.round(value(rf.center) / value(rf.shape_dur), 9), float(value(rf.shape_dur)), wound
+        key = (key, *frame)
+        if key[0] == SILENT:
+            # A pulse without amplitude is any shape's: the one that its neighbours have keeps them together.
+            key = next((known for known in self._known if known[1:] == frame), key)
         if key not in self._known:
             self._known[key] = len(self.shapes)
             # The event is kept with its shape: its id may be part of the key.
@@ -151,7 +157,7 @@ def _unit(rf: SimpleNamespace, cells: np.ndarray) -> tuple[Any, Any, Any]:
     area = 2 * np.pi * np.sum(means) * rf.shape_dur / len(means)
     size = 2 * np.pi * np.abs(plain).sum() * float(value(rf.shape_dur)) / len(plain)
     if size == 0:
-        return 0.0 * factor, np.ones(len(plain)) / rf.shape_dur, "silent"
+        return 0.0 * factor, np.ones(len(plain)) / rf.shape_dur, SILENT
     if abs(value(area)) < NO_AREA * size:
         angle = _swept(plain, float(value(rf.shape_dur)))
     else:
