@@ -4,9 +4,11 @@ A turbo spin echo (`tse_script.py`, 64x64, 4 shots of 16 echoes, instantaneous p
 `imaging.py`. One iteration goes from 17 flip angles through the script, the simulation and the loss
 |s - s_0|^2 + weight SAR (by Parseval as well of images) to its gradient. Pulseq-zero runs the script again each time,
 plans its graph again, as its documentation has it, and simulates by MRzeroCore; with "kept" its graph is that of the
-first iteration. jaxmr traced the script once and keeps its plan; with "planned" it plans in every iteration too. Both
-are processes on two threads that take turns, at one level of error against jaxmr at 1e-5 in float64. Pulseq-zero lives
-in an environment of its own (`pip install torch mrzerocore pulseqzero`), whose Python is named by --peers.
+first iteration. jaxmr traced the script once; `optimise` plans again in every tenth iteration, which is its cost "as
+used". Both are processes on two threads that take turns, each with the setting that reaches a level of error (against
+jaxmr at 1e-5 in float64) fastest. Pulseq-zero lives in an environment of its own (`pip install torch mrzerocore
+pulseqzero`), whose Python is named by --peers. On a machine that computes something else torch's threads wait for each
+other: 10 times slower, and no comparison.
 
     uv run benchmarks/pulseq_zero.py --peers PEERS/bin/python
 """
@@ -22,7 +24,7 @@ import equinox as eqx
 import numpy as np
 
 import jaxmr as mr
-from imaging import Side, brain, in_turns
+from imaging import LOOSER, Side, brain, in_turns
 from imaging_peers import serve
 from jaxmr import pulseq
 from pulseq_zero_peer import WEIGHT
@@ -31,10 +33,12 @@ from tse_script import TURBO, tse
 from workloads import relative
 
 LEVELS = {
-    1e-2: {"tolerance": 1e-2, "states": 200, "magnitude": 1e-3, "threshold": 3e-3, "probes": 2},
-    1e-3: {"tolerance": 1e-3, "states": 200, "magnitude": 1e-4, "threshold": 3e-4, "probes": 2},
+    1e-2: {"states": 200, "magnitude": 1e-3, "threshold": 3e-3, "probes": 2},
+    1e-3: {"states": 200, "magnitude": 5e-4, "threshold": 3e-4, "probes": 2},
 }
-"""Error: our tolerance, and thresholds of MRzeroCore, which `imaging.py` found to reach it."""
+"""Error: thresholds of MRzeroCore that `imaging.py` found to be the fastest that reach it."""
+EVERY = 10
+"""Iterations from plan to plan in `mr.design.optimise`."""
 START = np.append(np.pi / 2, np.full(TURBO, np.pi))
 NOW = 0.9 * START
 TARGET = 10.0
@@ -44,7 +48,9 @@ class Jaxmr:
     """jaxmr at the script, with the requests of the peer."""
 
     def prepare(self, path: str | None = None, target: str | None = None) -> dict:
-        self.phantom = brain()
+        import jax
+
+        self.phantom, self.devices = brain(), jax.devices()
         self.traced = pulseq.trace(lambda flips: tse(pulseq, flips), flips=START)
         self.target = np.load(target)["target"] if target else None
         self.model, self.last = None, {}
@@ -60,7 +66,7 @@ class Jaxmr:
         self.model = mr.PDG(self.tolerance).planned(self.traced(flips=NOW), self.phantom)
 
     def _signal(self, flips, model):
-        return mr.simulate(self.traced(flips=flips), self.phantom, model)[0]
+        return mr.simulate(self.traced(flips=flips), self.phantom, model, devices=self.devices)[0]
 
     def _loss_and_gradient(self, flips, model):
         import jax
@@ -120,13 +126,19 @@ def measured(level: float, setting: dict, python: Path, folder: Path, truth: dic
         Side(folder, [sys.executable, str(here), "--serve"], target=path) as ours,
         Side(folder, [str(python), str(there)], path=path) as theirs,
     ):
-        states = [side.ask("level", **setting)["states"] for side in (ours, theirs)]
+        for factor in LOOSER:
+            mine_too = ours.ask("level", tolerance=factor * level)["states"]
+            ours.ask("iteration")
+            if relative(ours.result()["signal"], truth["signal"]) <= level:
+                break
+        states = [mine_too, theirs.ask("level", **setting)["states"]]
         for do in ("planned", "kept"):
             firsts = [side.ask(do)["seconds"] for side in (ours, theirs)]
             mine, peer = in_turns([ours, theirs], do)
             found = [side.result() for side in (ours, theirs)]
             row = {
-                "level": level, "plan": do, "setting": setting, "states": states, "firsts": firsts,
+                "level": level, "tolerance": factor * level, "plan": do, "setting": setting, "states": states,
+                "firsts": firsts,
                 "jaxmr": mine, "peer": peer, "versions": theirs.about["versions"],
                 "ratio": statistics.median(peer) / statistics.median(mine),
                 "errors": [relative(one["signal"], truth["signal"]) for one in found],
@@ -141,15 +153,14 @@ def measured(level: float, setting: dict, python: Path, folder: Path, truth: dic
                 f"of the gradient {row['gradient_errors'][0]:.0e}, {row['gradient_errors'][1]:.0e}",
                 flush=True,
             )
-    ratio = _defaults(rows)
-    print(f"error {level:g}, Pulseq-zero as documented against jaxmr with its plan kept: {ratio:.1f}")
-    return [*rows, {"level": level, "ratio_of_defaults": ratio}]
-
-
-def _defaults(rows: list[dict]) -> float:
-    """Pulseq-zero plans in each iteration, jaxmr keeps its plan."""
-    planned, kept = rows
-    return statistics.median(planned["peer"]) / statistics.median(kept["jaxmr"])
+    planned, kept = ({side: statistics.median(row[side]) for side in ("jaxmr", "peer")} for row in rows)
+    used = (planned["jaxmr"] + (EVERY - 1) * kept["jaxmr"]) / EVERY
+    print(
+        f"error {level:g}, as used: jaxmr (a plan every {EVERY}) {1e3 * used:.0f} ms, Pulseq-zero (a plan each) "
+        f"{1e3 * planned['peer']:.0f} ms, ratio {planned['peer'] / used:.1f} (target {TARGET:g})",
+        flush=True,
+    )
+    return [*rows, {"level": level, "jaxmr_as_used": used, "ratio_as_used": planned["peer"] / used}]
 
 
 def main() -> None:
