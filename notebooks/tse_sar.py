@@ -81,6 +81,15 @@ for name in (f"step {step}", "best"):
     assert losses.squared_flips(found.traced(**chosen[name])) <= 0.57 * most
     assert distance[name] ** 0.5 <= 0.5 * distance["all times 0.755"] ** 0.5
 
+# %%
+figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+for shot, flips in enumerate(np.asarray(best.parameters["refocusing"]) / deg, 1):
+    axes.plot(np.arange(1, flips.size + 1), flips, "o-", markersize=3, label=f"shot {shot}")
+axes.axhline(180, color="0.6", linestyle="--", linewidth=1)
+axes.set(xlabel="echo", ylabel="refocusing flip (degrees)", ylim=(0, 190))
+axes.legend(frameon=False, ncols=2)
+plt.show()
+
 # %% [markdown]
 # ## As in their figure
 
