@@ -6,8 +6,8 @@ Reference: Ma et al., Nature 495:187 (2013).
 
 A host-level driver in NumPy: the inner products are real matrix products, for which OpenBLAS is faster on a
 CPU than XLA; the search is in `jaxmr.mrf.search`. Two cores of an AMD EPYC, 10,000 voxels x 5000
-atoms (`benchmarks/matching.py`): rank 12 in 57 ms when a common phase turns the atoms real and 47 ms when not;
-1000 points in 1.2 s and 2.1 s, 82 and 93 % of the rate of the matrix products alone. All
+atoms (`benchmarks/matching.py`): rank 12 in 38 ms when a common phase turns the atoms real and 47 ms when not;
+1000 points in 1.0 s and 1.8 s, 82 and 86 % of the rate of the matrix products alone. All
 arithmetic is in the precision of the dictionary.
 """
 
