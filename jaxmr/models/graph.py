@@ -18,6 +18,9 @@ PHASE = 1e-3
 MOST_STATES = 4000
 """States of a repetition beyond which the weakest are dropped."""
 
+AT_A_TIME = 200_000
+"""Numbers that are held in the cache at a time."""
+
 
 class Pilots(NamedTuple):
     """Voxels that stand for the phantom, arrays (n,): relaxation, fields, and the size of their magnetisation.
@@ -155,8 +158,9 @@ def _seen(k, tau, readout: Readout, i: int, pilots: Pilots, space: Space) -> np.
     moments = readout.start_moment[i] + path
     both = np.concatenate([k, -k])
     energy = np.zeros(len(both))
-    for moment in moments:
-        energy += shape_factor(both + moment, space.voxel_size, space.voxel_shape, np) ** 2
+    for part in np.array_split(moments, -(-moments.size * len(both) // AT_A_TIME)):
+        factor = shape_factor(both + part[:, None], space.voxel_size, space.voxel_shape, np)
+        energy += (factor**2).sum(axis=0)
     energy[len(k)] = 0  # F(0) once
     time = readout.start_time[i] + np.ravel(readout.step_time)[i if np.ndim(readout.step_time) else 0] * steps.mean()
     dephased = np.abs(np.concatenate([tau, -tau]) + time)[:, None]

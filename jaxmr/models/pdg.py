@@ -17,7 +17,8 @@ from jaxmr.core.checks import cast
 from jaxmr.core.types import Array, Complex, Float
 from jaxmr.models import graph, imaging, pruning
 from jaxmr.models.imaging import ImagingModel
-from jaxmr.models.pdg_playing import Steps, grouped, play, pulse_of
+from jaxmr.models.pdg_playing import grouped, play, pulse_of
+from jaxmr.models.pdg_reading import Steps
 from jaxmr.objects.phantom import Phantom
 from jaxmr.physics import pdg
 from jaxmr.physics.rf import Waveform
@@ -168,7 +169,15 @@ def _plan(
         sizes = tuple(roomy(size, known) for size, known in zip(sizes, least, strict=True))
     wound = _wound(cast(sequence, phantom.tissue.t1.dtype))
     steps = tuple(_steps(number, laid_out, layers, chosen, sizes, wound[number]) for number in range(len(laid_out)))
-    return steps, chosen.error
+    # All at once: an array by itself takes as long as a hundred of them.
+    return jax.device_put(jax.tree.map(_narrow, steps)), chosen.error
+
+
+def _narrow(leaf):
+    """Indices and the host's real numbers as JAX keeps them."""
+    if not isinstance(leaf, np.ndarray):
+        return leaf
+    return leaf.astype(np.int32 if leaf.dtype.kind == "i" else jnp.result_type(float))
 
 
 @jax.jit
@@ -261,7 +270,7 @@ def _steps(number: int, laid_out, layers, chosen: pruning.Selection, sizes: tupl
     stacked = jax.tree.map(lambda *parts: _stack(parts, n_states, depth), *moves)
     dephased = [np.column_stack([layers[i].k, layers[i].tau])[chosen.states[i]] for i in own]
     dephased = np.array([np.pad(rows, ((0, n_states - len(rows)), (0, 0))) for rows in dephased])
-    k, tau = jnp.asarray(dephased[..., :3], float), jnp.asarray(dephased[..., 3], float)
+    k, tau = dephased[..., :3], dephased[..., 3]
     rows, signs, ahead = [], [], []
     for readout in range(len(laid_out[number].readouts)):
         found = [_readings(chosen.readings[i][readout], chosen.states[i]) for i in own]
@@ -273,18 +282,18 @@ def _steps(number: int, laid_out, layers, chosen: pruning.Selection, sizes: tupl
             for i, (row, sign) in zip(own, found, strict=True)
         ]
         ahead.append(bool(np.concatenate(dephased).min(initial=0) > -1e-9))
-    as_arrays = lambda parts, dtype: tuple(jnp.asarray(part, dtype) for part in parts)  # noqa: E731
     moment, time = wound
-    return Steps(stacked, k, tau, moment, time, as_arrays(rows, jnp.int32), as_arrays(signs, float), tuple(ahead))
+    return Steps(stacked, k, tau, moment, time, tuple(rows), tuple(signs), tuple(ahead))
 
 
-def _stack(parts: tuple[np.ndarray, ...], fill: int, depth: int) -> Array:
-    """Arrays of one kind of all repetitions, index arrays made equally deep."""
+def _stack(parts: tuple[np.ndarray, ...], fill: int, depth: int) -> np.ndarray:
+    """Index arrays of one kind of all repetitions, made equally deep."""
     if parts[0].ndim == 1:
-        whole = np.array(parts)
-        return jnp.asarray(whole, jnp.int32 if whole.dtype.kind == "i" else float)
-    filled = [np.pad(part, ((0, depth - len(part)), (0, 0)), constant_values=fill) for part in parts]
-    return jnp.asarray(np.array(filled), jnp.int32)
+        return np.array(parts)
+    filled = np.full((len(parts), depth, parts[0].shape[1]), fill)
+    for whole, part in zip(filled, parts, strict=True):
+        whole[: len(part)] = part
+    return filled
 
 
 def _moves(layer: graph.Layer, kept: np.ndarray, following: np.ndarray, n_states: int) -> pdg.Moves:

@@ -126,6 +126,13 @@ def summed(signal: Factor, wave: Factor, damping, weight: Factor) -> Factor:
     return Factor(re.reshape(-1, samples), im.reshape(-1, samples))
 
 
+def product(signal: Factor, wave: Factor) -> Factor:
+    """Sum over voxels of `signal` (rows, voxels) times `wave` (columns, voxels), (rows, columns)."""
+    left, right = jnp.concatenate(signal), jnp.concatenate(wave)
+    both = jnp.matmul(left, right.T, precision="highest").reshape(2, signal.re.shape[0], 2, -1)
+    return Factor(both[0, :, 0] - both[1, :, 1], both[0, :, 1] + both[1, :, 0])
+
+
 def projected(signal: Factor, coarse: Factor, fine: Factor, samples: int) -> Factor:
     """Sum over voxels of `signal` (rows, voxels) times exp(rate j), (rows, samples), as one real matrix product."""
     n = signal.re.shape[0]
