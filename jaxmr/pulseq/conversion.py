@@ -2,7 +2,7 @@
 
 Repetitions that are alike become one segment: what differs between them is an array, what does not a scalar. The time
 before the first pulse is left out unless it is sampled. Numbers may be live; then the structure is that of their
-concrete side, and the leaves are made by `live` evaluation.
+concrete side, except that they are one number only where they are one expression, whatever their values.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,8 @@ import numpy as np
 from jaxmr.physics.rf import Waveform
 from jaxmr.pulseq.blocks import Block
 from jaxmr.pulseq.gradients import Windings
-from jaxmr.pulseq.live import is_live, stack
+from jaxmr.pulseq.graph import Alike
+from jaxmr.pulseq.live import is_live, node_of, stack
 from jaxmr.pulseq.pulses import Library, Shape, Turn
 from jaxmr.pulseq.stretches import Span, Stretch, spans
 from jaxmr.pulseq.winding import orders
@@ -27,6 +28,13 @@ class Draft(NamedTuple):
 
     leaves: list[Any]
     assemble: Callable[[list[Any]], Sequence]
+
+
+class _Leaves(NamedTuple):
+    """The numbers of a sequence in the making, and which of the live ones are one expression."""
+
+    numbers: list[Any]
+    alike: Alike
 
 
 class Place(NamedTuple):
@@ -55,7 +63,8 @@ def draft(blocks: Many[Block], b0: float | None = None) -> Draft:
 def drafted(blocks: Many[Block], b0: float | None = None) -> tuple[Draft, list[Place]]:
     """A draft, and where each of its repetitions comes from."""
     windings = Windings()
-    library = Library(windings)
+    leaves = _Leaves([], Alike())
+    library = Library(windings, leaves.alike)
     field = None if b0 is None else GAMMA / (2 * np.pi) * b0
     found = spans(list(blocks), windings, field)
     if len(found) > 1 and not any(stretch.samples for stretch in found[0].stretches):
@@ -65,18 +74,17 @@ def drafted(blocks: Many[Block], b0: float | None = None) -> tuple[Draft, list[P
     wound = orders(found)
     kinds = [_kind(*one) for one in zip(found, turns, wound, strict=True)]
     starts = [i for i in range(len(kinds)) if i == 0 or kinds[i] != kinds[i - 1]]
-    leaves: list[Any] = []
     parts, places = [], []
     for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(kinds)], strict=True)):
         same = range(start, end)
         places += [Place(number, i - start, found[i]) for i in same]
         parts.append(_segment([found[i] for i in same], [turns[i] for i in same], wound[start], leaves))
-    shapes = [_shape(shape, leaves) for shape, _ in library.shapes]
+    shapes = [_shape(shape, leaves) for shape in library.shapes]
 
     def assemble(values: list[Any]) -> Sequence:
         return Sequence(tuple(part(values) for part in parts), tuple(shape(values) for shape in shapes))
 
-    return Draft(leaves, assemble), places
+    return Draft(leaves.numbers, assemble), places
 
 
 def _complete(found: list[Span]) -> None:
@@ -103,7 +111,7 @@ def _stretch_kinds(span: Span) -> list[tuple]:
     ]
 
 
-def _segment(same: list[Span], turns: list[Turn | None], wound: list[int | None], leaves: list) -> Callable:
+def _segment(same: list[Span], turns: list[Turn | None], wound: list[int | None], leaves: _Leaves) -> Callable:
     """Repetitions of one kind: their numbers go to `leaves`, their structure into what makes the segment of them."""
     pulse = None
     if turns[0] is not None:
@@ -125,7 +133,7 @@ def _segment(same: list[Span], turns: list[Turn | None], wound: list[int | None]
     return make
 
 
-def _event(column: list[Stretch], leaves: list) -> Callable:
+def _event(column: list[Stretch], leaves: _Leaves) -> Callable:
     """One event of all repetitions."""
     first = column[0]
     at = {
@@ -149,19 +157,22 @@ def _unless_zero(phases: list[Any]) -> list[Any]:
     return phases if some else [None] * len(phases)
 
 
-def _train(numbers: list[Any], leaves: list) -> int | None:
-    """Where in `leaves` the numbers of all repetitions stand: one for all that are equal, or one each."""
+def _train(numbers: list[Any], leaves: _Leaves) -> int | None:
+    """Where in `leaves` the numbers of all repetitions stand: one for all that are the same, or one each."""
     first = numbers[0]
     if first is None:
         return None
-    plain = not any(is_live(number) for number in numbers)
-    equal = all(number is first or (plain and np.array_equal(number, first)) for number in numbers[1:])
-    leaves.append(first if equal else stack(numbers))
-    return len(leaves) - 1
+    if any(is_live(number) for number in numbers):
+        leader = leaves.alike.leader(node_of(first))
+        same = all(leaves.alike.leader(node_of(number)) is leader for number in numbers[1:])
+    else:
+        same = all(number is first or np.array_equal(number, first) for number in numbers[1:])
+    leaves.numbers.append(first if same else stack(numbers))
+    return len(leaves.numbers) - 1
 
 
-def _shape(shape: Shape, leaves: list) -> Callable[[list[Any]], Waveform]:
+def _shape(shape: Shape, leaves: _Leaves) -> Callable[[list[Any]], Waveform]:
     """A shape whose arrays go to `leaves`."""
-    start = len(leaves)
-    leaves.extend([shape.samples, shape.duration, shape.gradient, shape.thickness, shape.centre])
+    start = len(leaves.numbers)
+    leaves.numbers.extend([shape.samples, shape.duration, shape.gradient, shape.thickness, shape.centre])
     return lambda values: Waveform(*values[start : start + 5], symmetric=shape.symmetric)

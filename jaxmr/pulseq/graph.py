@@ -123,6 +123,44 @@ def is_constant(node: Node) -> bool:
     return node.op == "constant"
 
 
+class Alike:
+    """Which nodes are the same expression: one operation of parents that are. Told by structure, never by value."""
+
+    def __init__(self):
+        self._leaders: dict[Node, Node] = {}
+        self._first: dict[tuple, Node] = {}
+
+    def leader(self, node: Node) -> Node:
+        """The one node that stands for all that are the same expression as this."""
+        if node not in self._leaders:
+            self.visit(node)
+        return self._leaders[node]
+
+    def visit(self, root: Node) -> list[Node]:
+        """Look at `root` and all that it comes from; the leaders that were not known before, parents first."""
+        found, pending = [], [root]
+        while pending:
+            node = pending[-1]
+            waiting = [parent for parent in node.parents if parent not in self._leaders]
+            if waiting and node not in self._leaders:
+                pending.extend(waiting)
+                continue
+            pending.pop()
+            if node not in self._leaders:
+                self._leaders[node] = self._first.setdefault(self._key(node), node)
+                if self._leaders[node] is node:
+                    found.append(node)
+        return found
+
+    def _key(self, node: Node) -> tuple:
+        if is_constant(node):
+            payload = node.payload if node.shape == () else node.payload.tobytes()
+            return ("constant", node.kind, node.shape, payload)
+        if node.op == "input":
+            return ("input", node.static if node.static is not None else id(node.payload))
+        return (node.op, node.static, *(id(self._leaders[parent]) for parent in node.parents))
+
+
 def caller(skip: tuple[str, ...] = SKIPPED) -> str:
     """File and line of the nearest frame outside this folder and NumPy."""
     frame = sys._getframe(1)

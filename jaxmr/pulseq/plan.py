@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmr.pulseq.graph import Call, Node, is_constant
+from jaxmr.pulseq.graph import Alike, Call, Node, is_constant
 
 SHIFT = 32
 LONGEST_FORM = 128
@@ -47,8 +47,7 @@ class Numbering:
         self.groups: list[Group] = []
         self.by_signature: dict[tuple, Group] = {}
         self.known: dict[Node, Any] = {}
-        self.alike: dict[tuple, Node] = {}
-        self.leaders: dict[Node, Node] = {}
+        self.alike = Alike()
         self.remainders: dict[int, tuple[float, Form]] = {}
         self.inputs: list[Node] = []
         self.materialised: dict[Any, np.ndarray] = {}
@@ -68,36 +67,12 @@ class Numbering:
         return 1 + max((self.groups[g].level for g in used), default=0)
 
     def visit(self, root: Node) -> None:
-        """Number `root` and all that it comes from, parents first."""
-        pending = [root]
-        while pending:
-            node = pending[-1]
-            if node in self.leaders:
-                pending.pop()
-                continue
-            waiting = [parent for parent in node.parents if parent not in self.leaders]
-            if waiting:
-                pending.extend(waiting)
-                continue
-            pending.pop()
-            leader = self.alike.setdefault(self.key(node), node)
-            self.leaders[node] = leader
-            if leader is node:
-                self.known[node] = self.number(node)
-
-    def key(self, node: Node) -> tuple:
-        if is_constant(node):
-            payload = node.payload
-            return (
-                "constant",
-                (node.kind, payload) if node.shape == () else (node.shape, node.kind, payload.tobytes()),
-            )
-        if node.op == "input":
-            return ("input", node.static if node.static is not None else id(node.payload))
-        return (node.op, node.static, *(id(self.leaders[parent]) for parent in node.parents))
+        """Number `root` and all that it comes from."""
+        for node in self.alike.visit(root):
+            self.known[node] = self.number(node)
 
     def of(self, node: Node) -> Any:
-        return self.known[self.leaders[node]]
+        return self.known[self.alike.leader(node)]
 
     def elements(self, node: Node) -> np.ndarray:
         """Element numbers in the shape of the node; a linear form becomes an element here."""

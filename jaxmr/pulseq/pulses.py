@@ -12,7 +12,8 @@ import numpy as np
 
 from jaxmr.pulseq.blocks import Block
 from jaxmr.pulseq.gradients import Windings
-from jaxmr.pulseq.live import factored, is_live, stack, value
+from jaxmr.pulseq.graph import Alike
+from jaxmr.pulseq.live import factored, is_live, node_of, stack, value
 from jaxmr.pulseq.stretches import offset
 
 CELLS, MOST_CELLS = 16, 1000
@@ -49,10 +50,12 @@ class Turn(NamedTuple):
 
 
 class Library:
-    """Shapes, those that are alike only once."""
+    """Shapes, those that are alike only once: plain ones by value, live ones by `alike`."""
 
-    def __init__(self, windings: Windings):
-        self.windings, self.shapes, self._known = windings, [], {}
+    def __init__(self, windings: Windings, alike: Alike):
+        self.windings, self.alike = windings, alike
+        self.shapes: list[Shape] = []
+        self._known: dict[tuple, int] = {}
 
     def turn(self, block: Block, field: float | None) -> Turn:
         """The pulse of a block."""
@@ -62,18 +65,18 @@ class Library:
         off = is_live(frequency) or frequency != 0
         times = np.ascontiguousarray(value(rf.t), float)
         edges, cells = constant_steps(times.tobytes(), float(value(rf.shape_dur)), float(value(frequency)))
-        scale, samples, key = _unit(rf, cells)
+        scale, samples, key = _unit(rf, cells, self.alike)
         gradient, thickness, wound = self._gradient(block, rf, edges, samples)
         symmetric = _symmetric(value(samples), value(rf.center), value(rf.shape_dur))
-        frame = np.round(value(rf.center) / value(rf.shape_dur), 9), float(value(rf.shape_dur)), wound
+        middle = _told(self.alike, rf.center, np.round(value(rf.center) / value(rf.shape_dur), 9))
+        frame = middle, _told(self.alike, rf.shape_dur, float(value(rf.shape_dur))), wound
         key = (key, *frame)
         if key[0] == SILENT:
             # A pulse without amplitude is any shape's: the one that its neighbours have keeps them together.
             key = next((known for known in self._known if known[1:] == frame), key)
         if key not in self._known:
             self._known[key] = len(self.shapes)
-            # The event is kept with its shape: its id may be part of the key.
-            self.shapes.append((Shape(samples, rf.shape_dur, gradient, thickness, rf.center, symmetric), rf))
+            self.shapes.append(Shape(samples, rf.shape_dur, gradient, thickness, rf.center, symmetric))
         if off:
             # Pulseq turns the carrier from the begin of the shape, a pulse here from its centre.
             phase = phase + 2 * np.pi * frequency * rf.center
@@ -93,8 +96,8 @@ class Library:
         if peak == 0 and not live:
             return 0.0, 1.0, 0.0
         steady = np.abs(plain - plain.mean(axis=0)).max() <= 1e-6 * peak
-        key = tuple(id(g) for g in (block.gx, block.gy, block.gz)) if live else np.round(plain / peak, 7).tobytes()
-        key = (key, float(peak), steady)
+        told = tuple(self.alike.leader(node_of(h)) for h in heights) if live else np.round(plain / peak, 7).tobytes()
+        key = (told, float(peak), steady)
         if not steady:
             return stack(heights).T, 1.0, key
         constant = [h[len(lengths) // 2] for h in heights]
@@ -145,11 +148,10 @@ def means_over(nodes: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return (np.diff(at, axis=1) / np.diff(edges)).T
 
 
-def _unit(rf: SimpleNamespace, cells: np.ndarray) -> tuple[Any, Any, Any]:
+def _unit(rf: SimpleNamespace, cells: np.ndarray, alike: Alike) -> tuple[Any, Any, Any]:
     """Flip of a pulse, its samples for a flip of 1, and a key that tells shapes apart."""
     parts = factored(rf.signal)
     profile, factor = parts if parts is not None else (rf.signal, 1.0)
-    live = is_live(profile)
     means: Any = cells @ profile
     plain = value(means)
     if np.isrealobj(plain) or not np.abs(plain.imag).max() > 1e-9 * np.abs(plain).max():
@@ -163,8 +165,13 @@ def _unit(rf: SimpleNamespace, cells: np.ndarray) -> tuple[Any, Any, Any]:
     else:
         angle = np.abs(area) if np.iscomplexobj(plain) else area
     unit = 2 * np.pi * means / angle
-    key = ("live", id(rf)) if live else np.round(value(unit) * float(value(rf.shape_dur)), 8).tobytes()
+    key = _told(alike, profile, np.round(value(unit) * float(value(rf.shape_dur)), 8).tobytes())
     return angle * factor, unit, key
+
+
+def _told(alike: Alike, number: Any, plain: Any) -> Any:
+    """What tells a number from others: the expression if it is live, else `plain`."""
+    return alike.leader(node_of(number)) if is_live(number) else plain
 
 
 def _use(rf: SimpleNamespace, flip: Any) -> str:
