@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jaxmr.pulseq.reading import Scan, load
+from jaxmr.pulseq.seqfile.reading import Scan, load
 from pulseq_waveforms import EVERYTHING as NEW
 
 OLD = """

@@ -9,9 +9,9 @@ import pytest
 import jaxmr as mr
 from checks import relative
 from jaxmr.pulseq.files import read, write
-from jaxmr.pulseq.hardware import USUAL, Limits
-from jaxmr.pulseq.reading import load
-from jaxmr.pulseq.synthesis import synthesised
+from jaxmr.pulseq.seqfile.reading import load
+from jaxmr.pulseq.synthesis.limits import USUAL, Limits
+from jaxmr.pulseq.synthesis.scheduling import synthesised
 from jaxmr.sequences import families, imaging, readouts
 from jaxmr.sequences.sequence import Event, Inversion, Pulse, Segment, Sequence
 from jaxmr.units import deg, mm, ms, mT, us

@@ -6,8 +6,8 @@ smallest of them; encoding that is rewound before the next pulse counts 0. Host 
 
 import numpy as np
 
+from jaxmr.pulseq.conversion.stretches import Span
 from jaxmr.pulseq.live import value
-from jaxmr.pulseq.stretches import Span
 
 SMALLEST = 2 * np.pi
 """Net moments of less, rad/m, are none: a thousandth of a turn over a millimetre."""

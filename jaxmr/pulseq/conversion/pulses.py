@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmr.pulseq.blocks import Block
-from jaxmr.pulseq.gradients import Windings
-from jaxmr.pulseq.graph import Alike
+from jaxmr.pulseq.conversion.moments import Windings
+from jaxmr.pulseq.conversion.stretches import offset
 from jaxmr.pulseq.live import factored, is_live, node_of, stack, value
-from jaxmr.pulseq.stretches import offset
+from jaxmr.pulseq.live.graph import Alike
 
 CELLS, MOST_CELLS = 16, 1000
 """Constant steps of a pulse that is given by few nodes, at least; and of any, about half of these at least."""

@@ -13,12 +13,12 @@ import numpy as np
 
 from jaxmr.physics.rf import Waveform
 from jaxmr.pulseq.blocks import Block
-from jaxmr.pulseq.gradients import Windings
-from jaxmr.pulseq.graph import Alike
+from jaxmr.pulseq.conversion.epg_orders import orders
+from jaxmr.pulseq.conversion.moments import Windings
+from jaxmr.pulseq.conversion.pulses import Library, Shape, Turn
+from jaxmr.pulseq.conversion.stretches import Span, Stretch, spans
 from jaxmr.pulseq.live import is_live, node_of, stack
-from jaxmr.pulseq.pulses import Library, Shape, Turn
-from jaxmr.pulseq.stretches import Span, Stretch, spans
-from jaxmr.pulseq.winding import orders
+from jaxmr.pulseq.live.graph import Alike
 from jaxmr.sequences.sequence import Event, Pulse, Segment, Sequence
 from jaxmr.units import GAMMA
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmr.pulseq.blocks import Block
-from jaxmr.pulseq.gradients import Windings
+from jaxmr.pulseq.conversion.moments import Windings
 from jaxmr.pulseq.live import is_live, stack, value
 
 SAME = 1e-12

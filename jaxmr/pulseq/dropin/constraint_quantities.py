@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmr.pulseq.blocks import Block
-from jaxmr.pulseq.evaluation import evaluate
-from jaxmr.pulseq.number import factored, stack, value
+from jaxmr.pulseq.live.evaluation import evaluate
+from jaxmr.pulseq.live.number import factored, stack, value
 
 AXES = ("gx", "gy", "gz")
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxmr.pulseq.dispatch import call_function
-from jaxmr.pulseq.graph import Node, constant
-from jaxmr.pulseq.number import Live, array, is_array, is_jax, is_live, lift, node_of, stack, value, values, wrap
+from jaxmr.pulseq.live.graph import Node, constant
+from jaxmr.pulseq.live.number import Live, array, is_array, is_jax, is_live, lift, node_of, stack, value, values, wrap
+from jaxmr.pulseq.live.numpy_functions import call_function
 
-from jaxmr.pulseq.arithmetic import elementwise  # isort: skip
+from jaxmr.pulseq.live.arithmetic import elementwise  # isort: skip
 
 MATH = {
     "sqrt": "sqrt", "exp": "exp", "expm1": "expm1", "log1p": "log1p", "log2": "log2", "log10": "log10", "sin": "sin",

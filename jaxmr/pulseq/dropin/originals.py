@@ -10,10 +10,10 @@ import traceback
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
-from jaxmr.pulseq.graph import HERE
-from jaxmr.pulseq.number import Live, array, is_jax, is_live, value
-from jaxmr.pulseq.rebinding import rebind
-from jaxmr.pulseq.stand_ins import contains_live
+from jaxmr.pulseq.dropin.live_modules import contains_live
+from jaxmr.pulseq.dropin.rebinding import rebind
+from jaxmr.pulseq.live.graph import HERE
+from jaxmr.pulseq.live.number import Live, array, is_jax, is_live, value
 
 REMEDY = "PyPulseq is not installed; install it with: pip install jaxmr[pulseq]"
 # Their algorithms decide the number of points or search by rules that have no derivative; sigpy is not ours to trace.

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxmr.pulseq.number import Live
-from jaxmr.pulseq.stand_ins import LiveNumpy, imported_functions, live_builtins, live_math, live_numpy
+from jaxmr.pulseq.dropin.live_modules import LiveNumpy, imported_functions, live_builtins, live_math, live_numpy
+from jaxmr.pulseq.live.number import Live
 
-PACKAGE = str(Path(__file__).parents[1])
+PACKAGE = str(Path(__file__).parents[2])
 INSTALLED = ("site-packages", "dist-packages")
 STANDARD = sysconfig.get_paths()["stdlib"]
 # These search whole numbers of raster steps: the step found is a decision, and moves with no argument.
@@ -134,6 +134,6 @@ def is_tracing_helper(function: FunctionType) -> bool:
 
 
 def ours_for_trace() -> Any:
-    from jaxmr.pulseq.underlying import stack_of_caller
+    from jaxmr.pulseq.dropin.originals import stack_of_caller
 
     return stack_of_caller

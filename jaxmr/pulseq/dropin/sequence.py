@@ -12,11 +12,11 @@ from typing import Any, final
 import numpy as np
 
 from jaxmr.pulseq.blocks import Block
-from jaxmr.pulseq.conversion import draft
-from jaxmr.pulseq.evaluation import evaluate
-from jaxmr.pulseq.number import Live, array, is_live, node_of, stack, value
-from jaxmr.pulseq.stand_ins import live_builtins
-from jaxmr.pulseq.underlying import has_live, lifted, original, stack_of_caller
+from jaxmr.pulseq.conversion.segments import draft
+from jaxmr.pulseq.dropin.live_modules import live_builtins
+from jaxmr.pulseq.dropin.originals import has_live, lifted, original, stack_of_caller
+from jaxmr.pulseq.live.evaluation import evaluate
+from jaxmr.pulseq.live.number import Live, array, is_live, node_of, stack, value
 
 PulseqSequence: Any = original("Sequence.sequence").Sequence
 AXES = ("gx", "gy", "gz")

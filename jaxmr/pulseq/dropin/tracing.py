@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxmr.pulseq.conversion import Draft, draft
-from jaxmr.pulseq.evaluation import Program
-from jaxmr.pulseq.graph import Guards, named_input, recorder
-from jaxmr.pulseq.holding import guard_program
-from jaxmr.pulseq.limits import Constraints, demands
+from jaxmr.pulseq.conversion.segments import Draft, draft
+from jaxmr.pulseq.dropin.constraint_quantities import Constraints, demands
+from jaxmr.pulseq.dropin.rebinding import rebind
 from jaxmr.pulseq.live import Live
-from jaxmr.pulseq.rebinding import rebind
+from jaxmr.pulseq.live.evaluation import Program
+from jaxmr.pulseq.live.graph import Guards, named_input, recorder
+from jaxmr.pulseq.live.guard_checks import guard_program
 
 
 class BrokenGuardWarning(UserWarning):

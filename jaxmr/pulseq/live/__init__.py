@@ -6,8 +6,8 @@ of the leaves. Decisions on live numbers (comparisons, whole numbers) are noted 
 and has the derivative of the identity. Slices are copies: writing into one does not write into its parent.
 """
 
-from jaxmr.pulseq.arithmetic import compare, elementwise, rounded
-from jaxmr.pulseq.number import (
+from jaxmr.pulseq.live.arithmetic import compare, elementwise, rounded
+from jaxmr.pulseq.live.number import (
     GradientCutWarning,
     Live,
     array,

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxmr.pulseq.graph import Node, constant, guard
-from jaxmr.pulseq.number import Live, array, is_live, node_of, value, wrap
+from jaxmr.pulseq.live.graph import Node, constant, guard
+from jaxmr.pulseq.live.number import Live, array, is_live, node_of, value, wrap
 
 PLAIN = (float, int, Live, np.float64)
 

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxmr.pulseq.graph import Call, Node
-from jaxmr.pulseq.number import Live
-from jaxmr.pulseq.plan import SHIFT, Form, Group, Numbering
+from jaxmr.pulseq.live.graph import Call, Node
+from jaxmr.pulseq.live.number import Live
+from jaxmr.pulseq.live.numbering import SHIFT, Form, Group, Numbering
 
 SAME = 1e-9  # relative distance at which XLA's last bits must not decide otherwise than NumPy's did
 

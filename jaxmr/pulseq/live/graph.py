@@ -15,7 +15,7 @@ from typing import Any
 import jaxtyping
 import numpy as np
 
-HERE = str(Path(__file__).parent)
+HERE = str(Path(__file__).parents[1])
 NUMPY = str(Path(np.__file__).parent)
 PYPULSEQ = str(Path(np.__file__).parents[1] / "pypulseq")
 CHECKER = str(Path(jaxtyping.__file__).parent)
@@ -162,7 +162,7 @@ class Alike:
 
 
 def caller(skip: tuple[str, ...] = SKIPPED) -> str:
-    """File and line of the nearest frame outside this folder and NumPy."""
+    """File and line of the nearest frame outside `jaxmr.pulseq` and NumPy."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(skip):
         frame = frame.f_back

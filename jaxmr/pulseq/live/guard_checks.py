@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxmr.pulseq.evaluation import SAME, Program, widened
-from jaxmr.pulseq.graph import Call, Guards, Node, Slot
-from jaxmr.pulseq.number import Live
+from jaxmr.pulseq.live.evaluation import SAME, Program, widened
+from jaxmr.pulseq.live.graph import Call, Guards, Node, Slot
+from jaxmr.pulseq.live.number import Live
 
 
 def guard_program(guards: Guards) -> Callable[[dict[str, Any]], Any]:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from jaxmr.pulseq.graph import Call, Node, Slot, caller, constant, guard, held_input, is_constant
+from jaxmr.pulseq.live.graph import Call, Node, Slot, caller, constant, guard, held_input, is_constant
 
 
 class GradientCutWarning(UserWarning):
@@ -65,17 +65,17 @@ class Live:
         return np.array(self.value, dtype=dtype)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        from jaxmr.pulseq.dispatch import call_ufunc
+        from jaxmr.pulseq.live.numpy_functions import call_ufunc
 
         return call_ufunc(ufunc, method, inputs, kwargs)
 
     def __array_function__(self, function: Callable, types: Any, args: tuple, kwargs: dict) -> Any:
-        from jaxmr.pulseq.dispatch import call_function
+        from jaxmr.pulseq.live.numpy_functions import call_function
 
         return call_function(function, args, kwargs)
 
     def __jax_array__(self) -> Any:
-        from jaxmr.pulseq.evaluation import evaluate
+        from jaxmr.pulseq.live.evaluation import evaluate
 
         return evaluate(self, {})
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmr.pulseq.graph import Alike, Call, Node, is_constant
+from jaxmr.pulseq.live.graph import Alike, Call, Node, is_constant
 
 SHIFT = 32
 LONGEST_FORM = 128

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxmr.pulseq.arithmetic import compare, elementwise, floor_quotient, power, product, quotient, rounded
-from jaxmr.pulseq.graph import Call, Node, Slot, caller, constant
-from jaxmr.pulseq.number import (
+from jaxmr.pulseq.live.arithmetic import compare, elementwise, floor_quotient, power, product, quotient, rounded
+from jaxmr.pulseq.live.graph import Call, Node, Slot, caller, constant
+from jaxmr.pulseq.live.number import (
     GradientCutWarning,
     Live,
     array,

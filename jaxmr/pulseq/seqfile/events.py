@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxmr.pulseq.parsing import MOST_SAMPLES, Parsed, Table, row_fault
+from jaxmr.pulseq.seqfile.parsing import MOST_SAMPLES, Parsed, Table, row_fault
 from jaxmr.units import GAMMA
 
 USES = ("excitation", "refocusing", "inversion", "saturation", "preparation", "other", "undefined")

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from jaxmr.core.types import Float
-from jaxmr.pulseq.parsing import Parsed, numbers, row_fault
+from jaxmr.pulseq.seqfile.parsing import Parsed, numbers, row_fault
 
 TRIGGER_TYPES = {1: "output", 2: "trigger"}
 TRIGGER_CHANNELS = {"output": {1: "osc0", 2: "osc1", 3: "ext1"}, "trigger": {1: "physio1", 2: "physio2"}}

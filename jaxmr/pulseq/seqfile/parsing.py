@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxmr.pulseq.shapes import decompressed
+from jaxmr.pulseq.seqfile.shapes import decompressed
 
 COLUMNS = {
     "BLOCKS": {

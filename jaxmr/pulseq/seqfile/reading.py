@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxmr.pulseq.blocks import Block
-from jaxmr.pulseq.events import Rasters, adc_events, end, gradients, rf_events
-from jaxmr.pulseq.extensions import extension_lists
-from jaxmr.pulseq.parsing import Parsed, numbers, parsed, row_fault
+from jaxmr.pulseq.seqfile.events import Rasters, adc_events, end, gradients, rf_events
+from jaxmr.pulseq.seqfile.extensions import extension_lists
+from jaxmr.pulseq.seqfile.parsing import Parsed, numbers, parsed, row_fault
 
 PLAYERS = ("rf", "gx", "gy", "gz", "adc")
 RASTER_NAMES = {

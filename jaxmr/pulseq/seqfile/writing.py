@@ -14,10 +14,10 @@ import numpy as np
 
 from jaxmr.core.files import whole
 from jaxmr.pulseq.blocks import Block
-from jaxmr.pulseq.events import USES, Rasters, end
-from jaxmr.pulseq.extensions import TRIGGER_CHANNELS, TRIGGER_TYPES, rotation_quaternion
-from jaxmr.pulseq.reading import PLAYERS, RASTER_NAMES, Scan
-from jaxmr.pulseq.shapes import compressed
+from jaxmr.pulseq.seqfile.events import USES, Rasters, end
+from jaxmr.pulseq.seqfile.extensions import TRIGGER_CHANNELS, TRIGGER_TYPES, rotation_quaternion
+from jaxmr.pulseq.seqfile.reading import PLAYERS, RASTER_NAMES, Scan
+from jaxmr.pulseq.seqfile.shapes import compressed
 
 HEADERS = {
     "RF": "id amplitude(Hz) mag_id phase_id time_id center(us) delay(us) ppm rad/MHz freq(Hz) phase(rad) use",

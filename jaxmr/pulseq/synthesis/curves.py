@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxmr.core.types import Float
-from jaxmr.pulseq.hardware import Limits, down, ramp, up
+from jaxmr.pulseq.synthesis.limits import Limits, down, ramp, up
 
 SOFT = 1e-11
 """Weight of the integrals against the roughness: they are met to about this."""

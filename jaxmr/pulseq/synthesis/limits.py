@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmr.pulseq.blocks import Block
-from jaxmr.pulseq.events import Rasters
-from jaxmr.pulseq.gradients import AXES
+from jaxmr.pulseq.conversion.moments import AXES
+from jaxmr.pulseq.seqfile.events import Rasters
 from jaxmr.units import GAMMA, ms, mT, us
 
 SLACK = 1e-6

@@ -12,9 +12,9 @@ import numpy as np
 
 from jaxmr.physics.rf import Waveform, sinc
 from jaxmr.pulseq.blocks import Block
-from jaxmr.pulseq.curves import Curve, following
-from jaxmr.pulseq.gradients import AXES
-from jaxmr.pulseq.hardware import NOTHING, Limits, down, near, ramp, trapezoid, up
+from jaxmr.pulseq.conversion.moments import AXES
+from jaxmr.pulseq.synthesis.curves import Curve, following
+from jaxmr.pulseq.synthesis.limits import NOTHING, Limits, down, near, ramp, trapezoid, up
 from jaxmr.sequences.sequence import Event
 from jaxmr.units import ms, us
 

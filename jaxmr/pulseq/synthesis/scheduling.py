@@ -14,9 +14,19 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxmr.pulseq.blocks import Block
-from jaxmr.pulseq.hardware import NOTHING, USUAL, Limits, near, shortest, winding
-from jaxmr.pulseq.playables import Played, Shot, hard, of_waveform, pulse, repetition, sample, samples, selective_sinc
-from jaxmr.pulseq.reading import Scan
+from jaxmr.pulseq.seqfile.reading import Scan
+from jaxmr.pulseq.synthesis.limits import NOTHING, USUAL, Limits, near, shortest, winding
+from jaxmr.pulseq.synthesis.playables import (
+    Played,
+    Shot,
+    hard,
+    of_waveform,
+    pulse,
+    repetition,
+    sample,
+    samples,
+    selective_sinc,
+)
 from jaxmr.sequences.sequence import Event, Inversion, Pulse, Segment, Sequence
 
 CRUSHER = np.array([0.0, 0.0, 8e3 * math.pi])

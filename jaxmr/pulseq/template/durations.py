@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from jaxmr.pulseq.blocks import Block
-from jaxmr.pulseq.conversion import Place
-from jaxmr.pulseq.events import end
-from jaxmr.pulseq.reading import PLAYERS
-from jaxmr.pulseq.stretches import centre
+from jaxmr.pulseq.conversion.segments import Place
+from jaxmr.pulseq.conversion.stretches import centre
+from jaxmr.pulseq.seqfile.events import end
+from jaxmr.pulseq.seqfile.reading import PLAYERS
 
 
 def begins_of(blocks: Many[Block]) -> np.ndarray:

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmr.pulseq.blocks import Block
-from jaxmr.pulseq.conversion import Place
-from jaxmr.pulseq.gradients import AXES, Winding
-from jaxmr.pulseq.template_delays import begins_of, starts_of
+from jaxmr.pulseq.conversion.moments import AXES, Winding
+from jaxmr.pulseq.conversion.segments import Place
+from jaxmr.pulseq.template.durations import begins_of, starts_of
 
 AGREE = 1e-6
 """Moments of one gradient agree to within this, and so do gradients that go on from block to block."""
