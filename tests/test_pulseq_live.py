@@ -14,7 +14,8 @@ import pytest
 from jaxmr.pulseq.dropin.rebinding import rebind
 from jaxmr.pulseq.live import GradientCutWarning, Live, factored, is_live, lift, stack, value
 from jaxmr.pulseq.live.evaluation import Program, evaluate
-from jaxmr.pulseq.live.graph import Guards, named_input, recorder
+from jaxmr.pulseq.live.graph import named_input
+from jaxmr.pulseq.live.guards import Guards, recorder
 
 X, Y = 0.7312, np.array([0.3, -1.2, 2.5, 0.9])
 

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmr.pulseq.blocks import Block
+from jaxmr.pulseq.blocks import Block, Rasters, Scan
 from jaxmr.pulseq.conversion.segments import to_sequence
 from jaxmr.pulseq.files import read, write
-from jaxmr.pulseq.seqfile.events import Rasters
-from jaxmr.pulseq.seqfile.reading import Scan, load
+from jaxmr.pulseq.seqfile.reading import load
 from jaxmr.pulseq.seqfile.writing import save
 from jaxmr.pulseq.template.updating import updated
 from jaxmr.sequences.sequence import Sequence

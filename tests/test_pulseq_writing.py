@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from jaxmr.pulseq.blocks import Block
-from jaxmr.pulseq.seqfile.events import Rasters
+from jaxmr.pulseq.blocks import Block, Rasters, Scan
 from jaxmr.pulseq.seqfile.extensions import rotation_matrix, rotation_quaternion
-from jaxmr.pulseq.seqfile.reading import Scan, load
+from jaxmr.pulseq.seqfile.reading import load
 from jaxmr.pulseq.seqfile.shapes import compressed, decompressed
 from jaxmr.pulseq.seqfile.writing import save
 from pulseq_waveforms import AXES, EVERYTHING, k_at_samples

@@ -12,8 +12,6 @@ import numpy as np
 from jaxmr.pulseq.blocks import Block
 from jaxmr.pulseq.live import stack, value
 
-AXES = ("gx", "gy", "gz")
-
 
 class Winding:
     """The moment that one gradient winds, as a function of time; made once for an event that many blocks play."""

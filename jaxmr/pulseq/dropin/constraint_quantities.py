@@ -8,11 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmr.pulseq.blocks import Block
+from jaxmr.pulseq.blocks import AXES, Block
+from jaxmr.pulseq.live import factored, stack, value
 from jaxmr.pulseq.live.evaluation import evaluate
-from jaxmr.pulseq.live.number import factored, stack, value
-
-AXES = ("gx", "gy", "gz")
 
 
 class Constraints(NamedTuple):

@@ -13,11 +13,22 @@ from typing import Any
 
 import numpy as np
 
+from jaxmr.pulseq.live import (
+    Live,
+    array,
+    elementwise,
+    is_array,
+    is_jax,
+    is_live,
+    lift,
+    node_of,
+    stack,
+    value,
+    values,
+    wrap,
+)
 from jaxmr.pulseq.live.graph import Node, constant
-from jaxmr.pulseq.live.number import Live, array, is_array, is_jax, is_live, lift, node_of, stack, value, values, wrap
 from jaxmr.pulseq.live.numpy_functions import call_function
-
-from jaxmr.pulseq.live.arithmetic import elementwise  # isort: skip
 
 MATH = {
     "sqrt": "sqrt", "exp": "exp", "expm1": "expm1", "log1p": "log1p", "log2": "log2", "log10": "log10", "sin": "sin",
@@ -32,7 +43,7 @@ CREATORS = ("zeros", "ones", "empty", "array", "eye", "identity")
 
 
 def contains_live(x: Any) -> bool:
-    """Whether a live or JAX number hides in `x`, also inside lists, tuples, dictionaries and events."""
+    """Whether a live or JAX number hides in `x`, also inside lists, tuples and dictionaries."""
     if isinstance(x, Live) or is_jax(x):
         return True
     if isinstance(x, list | tuple):

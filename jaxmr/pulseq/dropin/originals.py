@@ -12,8 +12,8 @@ from typing import Any
 
 from jaxmr.pulseq.dropin.live_modules import contains_live
 from jaxmr.pulseq.dropin.rebinding import rebind
-from jaxmr.pulseq.live.graph import HERE
-from jaxmr.pulseq.live.number import Live, array, is_jax, is_live, value
+from jaxmr.pulseq.live import Live, array, is_jax, is_live, value
+from jaxmr.pulseq.live.guards import HERE, frame_outside
 
 REMEDY = "PyPulseq is not installed; install it with: pip install jaxmr[pulseq]"
 # Their algorithms decide the number of points or search by rules that have no derivative; sigpy is not ours to trace.
@@ -89,10 +89,5 @@ def settled(x: Any) -> Any:
 
 def stack_of_caller() -> traceback.StackSummary:
     """PyPulseq's note of where an event was made, without our frames."""
-    import sys
-
-    frame = sys._getframe(1)
-    inside = (HERE, *original().__path__)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
-        frame = frame.f_back
+    frame = frame_outside((HERE, *original().__path__))
     return traceback.extract_stack(frame, limit=original("utils.tracing")._trace_limit)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jaxmr.pulseq.dropin.live_modules import LiveNumpy, imported_functions, live_builtins, live_math, live_numpy
-from jaxmr.pulseq.live.number import Live
+from jaxmr.pulseq.live import Live
 
 PACKAGE = str(Path(__file__).parents[2])
 INSTALLED = ("site-packages", "dist-packages")

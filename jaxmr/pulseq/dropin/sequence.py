@@ -11,15 +11,14 @@ from typing import Any, final
 
 import numpy as np
 
-from jaxmr.pulseq.blocks import Block
+from jaxmr.pulseq.blocks import AXES, Block
 from jaxmr.pulseq.conversion.segments import draft
 from jaxmr.pulseq.dropin.live_modules import live_builtins
 from jaxmr.pulseq.dropin.originals import has_live, lifted, original, stack_of_caller
+from jaxmr.pulseq.live import Live, array, is_live, node_of, stack, value
 from jaxmr.pulseq.live.evaluation import evaluate
-from jaxmr.pulseq.live.number import Live, array, is_live, node_of, stack, value
 
 PulseqSequence: Any = original("Sequence.sequence").Sequence
-AXES = ("gx", "gy", "gz")
 
 
 @final
@@ -105,9 +104,6 @@ class Sequence(PulseqSequence):
 
     def register_rf_event(self, event: Any) -> Any:
         return PulseqSequence.register_rf_event(self, concrete_event(event))
-
-    def register_soft_delay_event(self, event: Any) -> Any:
-        return PulseqSequence.register_soft_delay_event(self, event)
 
     def set_definition(self, key: str, value: Any) -> None:  # PyPulseq's argument is called so
         plain = array(value)

@@ -19,8 +19,9 @@ from jaxmr.pulseq.dropin.constraint_quantities import Constraints, demands
 from jaxmr.pulseq.dropin.rebinding import rebind
 from jaxmr.pulseq.live import Live
 from jaxmr.pulseq.live.evaluation import Program
-from jaxmr.pulseq.live.graph import Guards, named_input, recorder
+from jaxmr.pulseq.live.graph import named_input
 from jaxmr.pulseq.live.guard_checks import guard_program
+from jaxmr.pulseq.live.guards import Guards, recorder
 
 
 class BrokenGuardWarning(UserWarning):

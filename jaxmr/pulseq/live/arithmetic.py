@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxmr.pulseq.live.graph import Node, constant, guard
+from jaxmr.pulseq.live.graph import Node, constant
+from jaxmr.pulseq.live.guards import guard
 from jaxmr.pulseq.live.number import Live, array, is_live, node_of, value, wrap
 
 PLAIN = (float, int, Live, np.float64)

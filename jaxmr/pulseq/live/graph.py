@@ -2,24 +2,14 @@
 
 A node says an operation, its static arguments and its parents. Leaves are constants and inputs. Operations are of
 three kinds: elementwise (a name that `jax.numpy` has, or one of `evaluation`), shaped (`Call` of a NumPy function
-that mixes elements) and structural (`Renumber` of a NumPy function that only moves elements about). Guards are the
-decisions that a script took on its numbers.
+that mixes elements) and structural (`Call` of a function that only
+moves elements about, or "assemble", which puts scalars into places of an array).
 """
 
-import sys
 from collections.abc import Callable
-from contextvars import ContextVar
-from pathlib import Path
 from typing import Any
 
-import jaxtyping
 import numpy as np
-
-HERE = str(Path(__file__).parents[1])
-NUMPY = str(Path(np.__file__).parent)
-PYPULSEQ = str(Path(np.__file__).parents[1] / "pypulseq")
-CHECKER = str(Path(jaxtyping.__file__).parent)
-SKIPPED = (HERE, NUMPY, CHECKER, "<__array_function__", "<@beartype")
 
 
 class Node:
@@ -37,7 +27,7 @@ class Node:
 
 
 class Call:
-    """A function of arrays with its other arguments filled in: `build(operands)` gives (args, kwargs)."""
+    """A function of arrays, its other arguments filled in. output: which one of several results is meant."""
 
     __slots__ = ("function", "key", "output", "template")
 
@@ -159,39 +149,3 @@ class Alike:
         if node.op == "input":
             return ("input", node.static if node.static is not None else id(node.payload))
         return (node.op, node.static, *(id(self._leaders[parent]) for parent in node.parents))
-
-
-def caller(skip: tuple[str, ...] = SKIPPED) -> str:
-    """File and line of the nearest frame outside `jaxmr.pulseq` and NumPy."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(skip):
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
-class Guards:
-    """Decisions taken on live numbers: name of the comparison, both sides, what it gave, where it was taken."""
-
-    def __init__(self):
-        self.taken: dict[Any, tuple[str, Node, Node, Any, str]] = {}
-
-    def add(self, name: str, left: Node, right: Node, result: Any) -> None:
-        key = (name, identity(left), identity(right))
-        if key not in self.taken:
-            here, script = caller(), caller((*SKIPPED, PYPULSEQ))
-            where = here if here == script else f"{script} (in {here})"
-            self.taken[key] = (name, left, right, result, where)
-
-
-def identity(node: Node) -> Any:
-    return node.payload if is_constant(node) and node.shape == () else id(node)
-
-
-recorder: ContextVar[Guards | None] = ContextVar("recorder", default=None)
-
-
-def guard(name: str, left: Node, right: Node, result: Any) -> None:
-    """Note that `left name right` gave `result`, if somebody is recording."""
-    guards = recorder.get()
-    if guards is not None and not (is_constant(left) and is_constant(right)):
-        guards.add(name, left, right, result)

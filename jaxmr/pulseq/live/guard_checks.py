@@ -9,7 +9,8 @@ import numpy as np
 from jax import lax
 
 from jaxmr.pulseq.live.evaluation import SAME, Program, widened
-from jaxmr.pulseq.live.graph import Call, Guards, Node, Slot
+from jaxmr.pulseq.live.graph import Call, Node, Slot
+from jaxmr.pulseq.live.guards import Guards
 from jaxmr.pulseq.live.number import Live
 
 

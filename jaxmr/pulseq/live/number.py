@@ -1,9 +1,7 @@
-"""The live number itself: a concrete float64 beside the expression that made it (see `live`).
+"""The live number itself: what NumPy's own arrays can do, on both sides at once.
 
-A script computes with live numbers as with NumPy's: branches, formatting and files see the concrete side, which is
-bit for bit what the script computes without them, while `evaluation` computes the other side with JAX, as a function
-of the leaves. Decisions on live numbers (comparisons, whole numbers) are noted as guards. Rounding keeps its value
-and has the derivative of the identity. Slices are copies: writing into one does not write into its parent.
+Its operators come from `arithmetic`, NumPy's functions of it from `numpy_functions`. Slices are copies: writing into
+one does not write into its parent.
 """
 
 import operator
@@ -15,7 +13,8 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from jaxmr.pulseq.live.graph import Call, Node, Slot, caller, constant, guard, held_input, is_constant
+from jaxmr.pulseq.live.graph import Call, Node, Slot, constant, held_input, is_constant
+from jaxmr.pulseq.live.guards import caller, guard
 
 
 class GradientCutWarning(UserWarning):

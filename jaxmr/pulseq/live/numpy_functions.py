@@ -11,8 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from jaxmr.pulseq.live.arithmetic import compare, elementwise, floor_quotient, power, product, quotient, rounded
-from jaxmr.pulseq.live.graph import Call, Node, Slot, caller, constant
+from jaxmr.pulseq.live.arithmetic import (
+    COMPARISONS,
+    compare,
+    elementwise,
+    floor_quotient,
+    power,
+    product,
+    quotient,
+    rounded,
+)
+from jaxmr.pulseq.live.graph import Call, Node, Slot, constant
+from jaxmr.pulseq.live.guards import caller
 from jaxmr.pulseq.live.number import (
     GradientCutWarning,
     Live,
@@ -26,7 +36,6 @@ from jaxmr.pulseq.live.number import (
 )
 
 ROUNDING = ("ceil", "floor", "trunc", "rint")
-COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
 SPECIAL: dict[str, Callable] = {"multiply": product, "divide": quotient, "power": power, "floor_divide": floor_quotient}
 ELEMENTWISE = (
     "add", "subtract", "negative", "absolute", "fabs", "sign", "sqrt", "cbrt", "square", "reciprocal", "exp", "exp2",

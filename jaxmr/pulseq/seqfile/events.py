@@ -9,10 +9,10 @@ Reference: the specification of the Pulseq file format, versions 1.2 to 1.5.
 import math
 from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import numpy as np
 
+from jaxmr.pulseq.blocks import Rasters
 from jaxmr.pulseq.seqfile.parsing import MOST_SAMPLES, Parsed, Table, row_fault
 from jaxmr.units import GAMMA
 
@@ -20,15 +20,6 @@ USES = ("excitation", "refocusing", "inversion", "saturation", "preparation", "o
 
 FIELDS = (1.5, 3.0, 7.0)
 """Field strengths (T) at which an old file's frequency may be that of fat."""
-
-
-class Rasters(NamedTuple):
-    """Steps of time, s: of RF and gradient samples, of ADC dwell times, of block durations."""
-
-    rf: float = 1e-6
-    grad: float = 1e-5
-    adc: float = 1e-7
-    block: float = 1e-5
 
 
 def rf_events(file: Parsed, rasters: Rasters, ids: Iterable[int]) -> dict[int, SimpleNamespace]:
@@ -133,15 +124,6 @@ def adc_events(file: Parsed, ids: Iterable[int]) -> dict[int, SimpleNamespace]:
             dead_time=0.0,
         )
     return events
-
-
-def end(event: SimpleNamespace) -> float:
-    """When an event that plays ends, s after the begin of its block."""
-    if event.type == "adc":
-        return event.delay + event.num_samples * event.dwell
-    if event.type == "trap":
-        return event.delay + event.rise_time + event.flat_time + event.fall_time
-    return event.delay + event.shape_dur
 
 
 def _entries(table: Table, ids: Iterable[int]) -> Iterator[tuple[int, SimpleNamespace]]:

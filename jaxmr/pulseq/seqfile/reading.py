@@ -10,34 +10,20 @@ import os
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import numpy as np
 
-from jaxmr.pulseq.blocks import Block
-from jaxmr.pulseq.seqfile.events import Rasters, adc_events, end, gradients, rf_events
+from jaxmr.pulseq.blocks import AXES, PLAYERS, Block, Rasters, Scan, end
+from jaxmr.pulseq.seqfile.events import adc_events, gradients, rf_events
 from jaxmr.pulseq.seqfile.extensions import extension_lists
 from jaxmr.pulseq.seqfile.parsing import Parsed, numbers, parsed, row_fault
 
-PLAYERS = ("rf", "gx", "gy", "gz", "adc")
 RASTER_NAMES = {
     "rf": "RadiofrequencyRasterTime",
     "grad": "GradientRasterTime",
     "adc": "AdcRasterTime",
     "block": "BlockDurationRaster",
 }
-
-
-class Scan(NamedTuple):
-    """What a .seq file says. definitions: the text of each, in the order of the file.
-
-    Events of one id are one namespace in all blocks (of the same axis, if gradients).
-    """
-
-    version: tuple[int, int, int]
-    definitions: dict[str, str]
-    rasters: Rasters
-    blocks: tuple[Block, ...]
 
 
 def load(path: str | os.PathLike) -> Scan:
@@ -77,7 +63,7 @@ def _blocks(file: Parsed, rasters: Rasters) -> list[Block]:
     players = {
         "rf": rf_events(file, rasters, used["rf"]),
         "adc": adc_events(file, used["adc"]),
-        **{axis: gradients(file, rasters, used[axis], axis[1]) for axis in ("gx", "gy", "gz")},
+        **{axis: gradients(file, rasters, used[axis], axis[1]) for axis in AXES},
     }
     lists = extension_lists(file)
     delays = file.tables["DELAYS"]
@@ -120,7 +106,7 @@ def _used(file: Parsed, name: str) -> list[int]:
 
 def _continue_edges(blocks: list[Block]) -> None:
     """Give the gradients whose edges the file does not say a first and a last value."""
-    for axis in ("gx", "gy", "gz"):
+    for axis in AXES:
         before = 0.0
         for block in blocks:
             event: SimpleNamespace | None = getattr(block, axis)

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmr.core.files import whole
-from jaxmr.pulseq.blocks import Block
-from jaxmr.pulseq.seqfile.events import USES, Rasters, end
+from jaxmr.pulseq.blocks import PLAYERS, Block, Rasters, Scan, end
+from jaxmr.pulseq.seqfile.events import USES
 from jaxmr.pulseq.seqfile.extensions import TRIGGER_CHANNELS, TRIGGER_TYPES, rotation_quaternion
-from jaxmr.pulseq.seqfile.reading import PLAYERS, RASTER_NAMES, Scan
+from jaxmr.pulseq.seqfile.reading import RASTER_NAMES
 from jaxmr.pulseq.seqfile.shapes import compressed
 
 HEADERS = {

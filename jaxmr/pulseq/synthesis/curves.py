@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxmr.core.types import Float
-from jaxmr.pulseq.synthesis.limits import Limits, down, ramp, up
+from jaxmr.pulseq.synthesis.limits import Limits, down, up
+from jaxmr.pulseq.synthesis.trapezoids import ramp
 
 SOFT = 1e-11
 """Weight of the integrals against the roughness: they are met to about this."""

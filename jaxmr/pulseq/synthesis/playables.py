@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmr.physics.rf import Waveform, sinc
-from jaxmr.pulseq.blocks import Block
-from jaxmr.pulseq.conversion.moments import AXES
+from jaxmr.pulseq.blocks import AXES, Block
 from jaxmr.pulseq.synthesis.curves import Curve, following
-from jaxmr.pulseq.synthesis.limits import NOTHING, Limits, down, near, ramp, trapezoid, up
+from jaxmr.pulseq.synthesis.limits import Limits, down, near, up
+from jaxmr.pulseq.synthesis.trapezoids import NOTHING, ramp, trapezoid
 from jaxmr.sequences.sequence import Event
 from jaxmr.units import ms, us
 

@@ -13,9 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxmr.pulseq.blocks import Block
-from jaxmr.pulseq.seqfile.reading import Scan
-from jaxmr.pulseq.synthesis.limits import NOTHING, USUAL, Limits, near, shortest, winding
+from jaxmr.pulseq.blocks import Block, Scan
+from jaxmr.pulseq.synthesis.limits import USUAL, Limits, near
 from jaxmr.pulseq.synthesis.playables import (
     Played,
     Shot,
@@ -27,6 +26,7 @@ from jaxmr.pulseq.synthesis.playables import (
     samples,
     selective_sinc,
 )
+from jaxmr.pulseq.synthesis.trapezoids import NOTHING, shortest, winder
 from jaxmr.sequences.sequence import Event, Inversion, Pulse, Segment, Sequence
 
 CRUSHER = np.array([0.0, 0.0, 8e3 * math.pi])
@@ -176,7 +176,7 @@ def _between(
     """Blocks from begin to end that wind the moments of the waits and one more; None if there is no time for it."""
     if end < begin - limits.raster / 2:
         return None
-    whole = winding(_total(waits) + moment, end - begin, limits)
+    whole = winder(_total(waits) + moment, end - begin, limits)
     if len(waits) > 1 and whole is not None:
         cuts = [near(wait.end + shift, limits.raster) for wait in waits[:-1]]
         edges = np.clip([begin, *cuts, end], begin, end)
@@ -184,7 +184,7 @@ def _between(
         # What ramps and slices wind is made up for where there is most time.
         largest = int(np.argmax(np.diff(edges)))
         moments[largest] = moments[largest] + moment
-        parts = [winding(m, t, limits) for m, t in zip(moments, np.diff(edges).tolist(), strict=True)]
+        parts = [winder(m, t, limits) for m, t in zip(moments, np.diff(edges).tolist(), strict=True)]
         if all(part is not None for part in parts):
             return [part for part in parts if part is not None and part.duration > 0]
     if whole is None:

@@ -5,11 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxmr.pulseq.blocks import Block
+from jaxmr.pulseq.blocks import PLAYERS, Block, end
 from jaxmr.pulseq.conversion.segments import Place
 from jaxmr.pulseq.conversion.stretches import centre
-from jaxmr.pulseq.seqfile.events import end
-from jaxmr.pulseq.seqfile.reading import PLAYERS
 
 
 def begins_of(blocks: Many[Block]) -> np.ndarray:

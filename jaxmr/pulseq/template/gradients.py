@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmr.pulseq.blocks import Block
-from jaxmr.pulseq.conversion.moments import AXES, Winding
+from jaxmr.pulseq.blocks import AXES, Block
+from jaxmr.pulseq.conversion.moments import Winding
 from jaxmr.pulseq.conversion.segments import Place
 from jaxmr.pulseq.template.durations import begins_of, starts_of
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmr.physics.rf import Waveform
+from jaxmr.pulseq.blocks import Scan
 from jaxmr.pulseq.conversion.pulses import constant_steps, means_over
 from jaxmr.pulseq.conversion.segments import Place, drafted
-from jaxmr.pulseq.seqfile.reading import Scan
 from jaxmr.pulseq.template.durations import stretched
 from jaxmr.pulseq.template.gradients import Row, rewound
 from jaxmr.sequences.sequence import Event, Pulse, Segment, Sequence
