@@ -15,7 +15,7 @@ import numpy as np
 import pypulseq
 
 import jaxmr.pulseq as dropin
-from jaxmr.pulseq import scanner_sequence, underlying  # noqa: F401  they must see the real one
+from jaxmr.pulseq.dropin import originals, sequence  # noqa: F401  they must see the real one
 
 calls = {}
 
@@ -40,8 +40,8 @@ def recorded(function):
     return call
 
 
-plain_offered = underlying.offered
-underlying.offered = functools.cache(recorded)
+plain_offered = originals.offered
+originals.offered = functools.cache(recorded)
 
 
 def pytest_sessionfinish():

@@ -2,9 +2,24 @@
 
 import numpy as np
 
-AXES = ("gx", "gy", "gz")
+from jaxmr.pulseq.blocks import AXES
 
-EVERYTHING = """
+SHAPES = """\
+shape_id 1
+num_samples 100
+1
+0
+0
+97
+shape_id 2
+num_samples 100
+0
+0
+98
+"""
+"""Two compressed shapes: a constant of 1 and one of 0."""
+
+EVERYTHING = f"""
 # Pulseq sequence file
 [VERSION]
 major 1
@@ -49,18 +64,7 @@ extension ROTATIONS 4
 extension NEVER_HEARD 5
 1 any words
 [SHAPES]
-shape_id 1
-num_samples 100
-1
-0
-0
-97
-shape_id 2
-num_samples 100
-0
-0
-98
-shape_id 3
+{SHAPES}shape_id 3
 num_samples 5
 0
 0.5

@@ -10,8 +10,8 @@ import pytest
 import jaxmr as mr
 from jaxmr.__main__ import main
 from jaxmr.cli.parser import command_line
-from jaxmr.pulseq.conversion import to_sequence
-from jaxmr.pulseq.reading import load
+from jaxmr.pulseq.conversion.segments import to_sequence
+from jaxmr.pulseq.seqfile.reading import load
 from jaxmr.sequences import Pulse, duration
 
 

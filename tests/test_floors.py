@@ -14,6 +14,7 @@ ROOMS = (
     "core", "units", "objects", "physics", "encoding", "sequences", "pulseq", "models", "learning", "mrf", "recon",
     "networks", "design", "io", "plot", "cli",
 )  # fmt: skip
+PULSEQ = ("blocks", "live", "seqfile", "conversion", "synthesis", "template", "files", "dropin")
 FILES = sorted(ROOT.rglob("*.py"))
 
 
@@ -22,7 +23,7 @@ def room_of(path: Path) -> str:
     return first.removesuffix(".py")
 
 
-def imported_rooms(path: Path):
+def imported_modules(path: Path):
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
         if isinstance(node, ast.Import):
@@ -34,7 +35,7 @@ def imported_rooms(path: Path):
                 names = [f"jaxmr.{alias.name}" for alias in node.names]
         for name in names:
             if name.startswith("jaxmr."):
-                yield name.split(".")[1]
+                yield name
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -43,8 +44,18 @@ def test_imports_point_up_the_list(path):
     if room in ("__init__", "__main__"):
         return
     assert room in ROOMS
-    for other in imported_rooms(path):
+    for other in {name.split(".")[1] for name in imported_modules(path)}:
         assert ROOMS.index(other) <= ROOMS.index(room), f"{room} must not import from {other}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "pulseq").glob("*/*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_folders_of_pulseq_import_from_those_before_them(path):
+    folder = path.parent.name
+    assert folder in PULSEQ
+    for name in imported_modules(path):
+        if name.startswith("jaxmr.pulseq."):
+            other = name.split(".")[2]
+            assert PULSEQ.index(other) <= PULSEQ.index(folder), f"{folder} must not import from {other}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

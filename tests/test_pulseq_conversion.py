@@ -12,8 +12,8 @@ import jemris
 from checks import relative
 from jaxmr.physics import waveforms
 from jaxmr.pulseq.blocks import Block
-from jaxmr.pulseq.conversion import to_sequence
-from jaxmr.pulseq.reading import load
+from jaxmr.pulseq.conversion.segments import to_sequence
+from jaxmr.pulseq.seqfile.reading import load
 from jaxmr.units import deg, mm, ms, us
 
 with warnings.catch_warnings():

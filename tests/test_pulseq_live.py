@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmr.pulseq.evaluation import Program, evaluate
-from jaxmr.pulseq.graph import Guards, named_input, recorder
+from jaxmr.pulseq.dropin.rebinding import rebind
 from jaxmr.pulseq.live import GradientCutWarning, Live, factored, is_live, lift, stack, value
-from jaxmr.pulseq.rebinding import rebind
+from jaxmr.pulseq.live.evaluation import Program, evaluate
+from jaxmr.pulseq.live.graph import named_input
+from jaxmr.pulseq.live.guards import Guards, recorder
 
 X, Y = 0.7312, np.array([0.3, -1.2, 2.5, 0.9])
 
@@ -220,7 +221,7 @@ def test_long_sums_are_short_programs():
 FLOAT32 = """
 import jax, numpy as np, math
 import test_pulseq_live as here
-from jaxmr.pulseq.evaluation import evaluate
+from jaxmr.pulseq.live.evaluation import evaluate
 assert not jax.config.jax_enable_x64
 x, y = np.float32(here.X), here.Y.astype(np.float32)
 for function in [*here.FUNCTIONS, here.rounding]:

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jaxmr.pulseq.reading import Scan, load
+from jaxmr.pulseq.blocks import Scan
+from jaxmr.pulseq.seqfile.reading import load
 from pulseq_waveforms import EVERYTHING as NEW
+from pulseq_waveforms import SHAPES
 
-OLD = """
+OLD = f"""
 [VERSION]
 major 1
 minor 3
@@ -30,19 +32,7 @@ revision 1
 1 2000
 [SHAPES]
 
-shape_id 1
-num_samples 100
-1
-0
-0
-97
-
-shape_id 2
-num_samples 100
-0
-0
-98
-
+{SHAPES}
 shape_id 3
 num_samples 5
 0.1

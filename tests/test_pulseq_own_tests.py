@@ -15,10 +15,9 @@ import pytest
 
 import jaxmr.pulseq as pp
 import pulseq_own
-from jaxmr.pulseq import arithmetic, dispatch
-from jaxmr.pulseq.evaluation import Program
-from jaxmr.pulseq.graph import named_input
-from jaxmr.pulseq.live import Live, is_live, rounded, value
+from jaxmr.pulseq.live import Live, arithmetic, is_live, numpy_functions, rounded, value
+from jaxmr.pulseq.live.evaluation import Program
+from jaxmr.pulseq.live.graph import named_input
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PyPulseq warns of short delays and default durations
 
@@ -134,7 +133,7 @@ class Held:
 
     def __init__(self, monkeypatch):
         self.added, self.position, self.recording = [], 0, True
-        for module in (arithmetic, dispatch):
+        for module in (arithmetic, numpy_functions):
             monkeypatch.setattr(module, "rounded", self)
         for whole in ("__int__", "__index__"):
             monkeypatch.setattr(Live, whole, lambda live: int(np.rint(live.value)))

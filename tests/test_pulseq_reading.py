@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxmr.pulseq.events import end
-from jaxmr.pulseq.reading import Scan, load
+from jaxmr.pulseq.blocks import Scan, end
+from jaxmr.pulseq.seqfile.reading import load
 from pulseq_waveforms import AXES, begins, corners, k_at_samples, sample_times
 
 with warnings.catch_warnings():

@@ -11,8 +11,8 @@ import pypulseq
 import pytest
 
 import jaxmr.pulseq as pp
-from jaxmr.pulseq.evaluation import Program
 from jaxmr.pulseq.live import is_live, value
+from jaxmr.pulseq.live.evaluation import Program
 
 SCRIPTS = sorted(path.stem for path in Path(__file__).with_name("pulseq_scripts").glob("[a-z]*.py"))
 

@@ -190,3 +190,73 @@ def one_adc(dwell):
     seq = pp.Sequence()
     seq.add_block(pp.make_adc(8, dwell=dwell))
     return seq
+
+
+def train(flip, tr, sample):
+    """Sixteen pulses of one flip and shape in one repetition time, their phases and every fourth spoiler apart."""
+    seq = pp.Sequence()
+    gz = pp.make_trapezoid("z", amplitude=4e5, flat_time=2e-3)
+    for i in range(16):
+        wave = np.where(np.arange(40) == 20, sample, 0.5)
+        rf = pp.make_arbitrary_rf(wave, flip, dwell=50e-6, delay=gz.rise_time, phase_offset=i**2 * flip)
+        seq.add_block(rf, gz)
+        seq.add_block(pp.make_adc(1, dwell=1e-5), pp.make_delay(2e-3))
+        seq.add_block(pp.make_trapezoid("z", area=500.0 if i % 4 else 800.0, duration=2e-3))
+        seq.add_block(pp.make_delay(tr - 8e-3))
+    return seq
+
+
+TRAIN = {"flip": 0.3, "tr": 12e-3, "sample": 0.4}
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_what_is_one_expression_in_all_repetitions_is_one_number(eager):
+    if eager:
+        sequence = train(**{name: pp.lift(jnp.asarray(x)) for name, x in TRAIN.items()}).to_jaxmr()
+    else:
+        sequence = pp.trace(train, **TRAIN)(**TRAIN)
+    (segment,) = sequence.segments
+    assert len(sequence.shapes) == 1
+    assert segment.repetitions == 16
+    assert segment.pulse.flip.shape == ()
+    assert segment.pulse.phase.shape == (16,)
+    *played, idle, ahead = segment.events
+    assert [event.duration.shape for event in (*played, idle)] == [()] * len(segment.events[:-1])
+    np.testing.assert_allclose(idle.duration, 4e-3)
+    assert ahead.duration.shape == (16,), "no pulse follows the last repetition"
+    assert played[-1].moment.shape == (16, 3)
+
+
+def test_equal_values_of_two_parameters_stay_two_numbers():
+    def script(one, other):
+        return two_pulses([one, other])
+
+    traced = pp.trace(script, one=0.3, other=0.3)
+    (segment,) = traced(one=0.3, other=0.3).segments
+    np.testing.assert_allclose(segment.pulse.flip, [0.3, 0.3])
+    np.testing.assert_allclose(traced(one=0.3, other=0.4).segments[0].pulse.flip, [0.3, 0.4])
+
+
+def test_equal_durations_of_two_parameters_are_two_shapes():
+    def script(one, other):
+        seq = pp.Sequence()
+        for duration in (one, other, one):
+            seq.add_block(pp.make_block_pulse(0.5, duration=duration, use="excitation"))
+        return seq
+
+    traced = pp.trace(script, one=1e-3, other=1e-3)
+    shapes = traced(one=1e-3, other=1.2e-3).shapes
+    np.testing.assert_allclose([shape.duration for shape in shapes], [1e-3, 1.2e-3], rtol=1e-9)
+
+
+def test_gradients_of_a_number_that_all_repetitions_share():
+    traced = pp.trace(train, **TRAIN)
+    place = mr.Phantom(mr.Tissue(t1=[0.9], t2=[0.08]), np.full((1, 3), 1e-4), (1e-3,) * 3, voxel_shape="point")
+
+    def loss(p):
+        return jnp.sum(jnp.abs(mr.simulate(traced(**p), place, mr.Isochromats())) ** 2)
+
+    slopes = jax.grad(loss)(TRAIN)
+    for name, x in TRAIN.items():
+        up, down = (jax.jit(loss)(TRAIN | {name: x + s}) for s in (1e-4 * x, -1e-4 * x))
+        np.testing.assert_allclose(slopes[name], (up - down) / (2e-4 * x), rtol=1e-5, err_msg=name)

@@ -8,13 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmr.pulseq.blocks import Block
-from jaxmr.pulseq.conversion import to_sequence
-from jaxmr.pulseq.events import Rasters
+from jaxmr.pulseq.blocks import Block, Rasters, Scan
+from jaxmr.pulseq.conversion.segments import to_sequence
 from jaxmr.pulseq.files import read, write
-from jaxmr.pulseq.reading import Scan, load
-from jaxmr.pulseq.templates import updated
-from jaxmr.pulseq.writing import save
+from jaxmr.pulseq.seqfile.reading import load
+from jaxmr.pulseq.seqfile.writing import save
+from jaxmr.pulseq.template.updating import updated
 from jaxmr.sequences.sequence import Sequence
 from jaxmr.units import ms, us
 

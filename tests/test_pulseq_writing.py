@@ -8,12 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from jaxmr.pulseq.blocks import Block
-from jaxmr.pulseq.events import Rasters
-from jaxmr.pulseq.extensions import rotation_matrix, rotation_quaternion
-from jaxmr.pulseq.reading import Scan, load
-from jaxmr.pulseq.shapes import compressed, decompressed
-from jaxmr.pulseq.writing import save
+from jaxmr.pulseq.blocks import Block, Rasters, Scan
+from jaxmr.pulseq.seqfile.extensions import rotation_matrix, rotation_quaternion
+from jaxmr.pulseq.seqfile.reading import load
+from jaxmr.pulseq.seqfile.shapes import compressed, decompressed
+from jaxmr.pulseq.seqfile.writing import save
 from pulseq_waveforms import AXES, EVERYTHING, k_at_samples
 
 with warnings.catch_warnings():

@@ -9,8 +9,8 @@ import numpy as np
 from jaxmr import sequences
 from jaxmr.cli.scan_sequences import Protocol
 from jaxmr.objects.brains import FOV
-from jaxmr.pulseq.conversion import to_sequence
-from jaxmr.pulseq.reading import load
+from jaxmr.pulseq.conversion.segments import to_sequence
+from jaxmr.pulseq.seqfile.reading import load
 from jaxmr.sequences import Sequence
 from jaxmr.units import mm
 

@@ -100,7 +100,7 @@ def explore(timelines: list[Timeline], pilots: Pilots, space: Space, initial, fl
 
 def angles(timeline: Timeline, i: int, pilots: Pilots) -> np.ndarray:
     """What the pulse of repetition `i` turns each pilot by."""
-    strength = pilots.b1 if timeline.shape is None else pilots.turned.get(timeline.shape, pilots.b1)
+    strength = pilots.b1 if timeline.shape is None else pilots.turned[timeline.shape]
     return strength * timeline.flip[i]
 
 

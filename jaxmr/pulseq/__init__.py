@@ -15,16 +15,16 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 _HOMES = {
-    "BrokenGuardWarning": "tracing",
+    "BrokenGuardWarning": "dropin.tracing",
     "GradientCutWarning": "live",
-    "Limits": "hardware",
-    "Sequence": "scanner_sequence",
-    "constraints": "limits",
-    "evaluate": "evaluation",
+    "Limits": "synthesis.limits",
+    "Sequence": "dropin.sequence",
+    "constraints": "dropin.constraint_quantities",
+    "evaluate": "live.evaluation",
     "is_live": "live",
     "lift": "live",
     "read": "files",
-    "trace": "tracing",
+    "trace": "dropin.tracing",
     "value": "live",
     "write": "files",
 }
@@ -63,14 +63,14 @@ class Facade(ModuleType):
 @cache
 def facade(name: str) -> Facade:
     """PyPulseq's submodule `name` (all of it: "") as this package offers it."""
-    from jaxmr.pulseq.underlying import original
+    from jaxmr.pulseq.dropin.originals import original
 
     return Facade(original(name))
 
 
 def stand_in(member: Any) -> Any:
     """A member of PyPulseq as this package offers it."""
-    from jaxmr.pulseq.underlying import offered, original
+    from jaxmr.pulseq.dropin.originals import offered, original
 
     if isinstance(member, ModuleType) and member.__name__.startswith("pypulseq."):
         return facade(member.__name__.partition(".")[2])

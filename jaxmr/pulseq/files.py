@@ -2,12 +2,12 @@
 
 import os
 
-from jaxmr.pulseq.conversion import to_sequence
-from jaxmr.pulseq.hardware import USUAL, Limits
-from jaxmr.pulseq.reading import load
-from jaxmr.pulseq.synthesis import synthesised
-from jaxmr.pulseq.templates import updated
-from jaxmr.pulseq.writing import save
+from jaxmr.pulseq.conversion.segments import to_sequence
+from jaxmr.pulseq.seqfile.reading import load
+from jaxmr.pulseq.seqfile.writing import save
+from jaxmr.pulseq.synthesis.limits import USUAL, Limits
+from jaxmr.pulseq.synthesis.scheduling import synthesised
+from jaxmr.pulseq.template.updating import updated
 from jaxmr.sequences.sequence import Sequence
 
 
@@ -30,8 +30,8 @@ def write(
 ) -> None:
     """Write a sequence as a .seq file of version 1.5.
 
-    template: the file that it was read from; all of it is kept but the numbers that were changed (`templates.updated`).
-    Without one the sequence is made playable within `limits` (`synthesis.synthesised`); selective: slice thickness, m,
+    template: the file that it was read from; all of it is kept but the numbers that were changed (`template.updating`).
+    Without one the sequence is made playable within `limits` (`synthesis.scheduling`); selective: slice thickness, m,
     of pulses without shape. Raises `ValueError` for what the template cannot say, and for `selective` with a template.
     """
     if template is None:

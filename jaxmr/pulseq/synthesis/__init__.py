@@ -1,0 +1,1 @@
+"""From a `Sequence` of moments and times to blocks that a scanner can play."""
