@@ -117,7 +117,11 @@ def test_a_wavelet_prior_predicts_samples_that_were_held_out(shared):
     zero_filled = operator.adjoint(samples) / (ny * nx)
     sense = cg_sense(samples, operator, coils, regularisation=0.01 * ny * nx, tolerance=1e-4)
     wavelet = regularised_reconstruction(samples, operator, coils, Wavelet(4), strength=0.002, iterations=60)
-    images = {"zero": zero_filled, "sense": coils * np.asarray(sense.value), "wavelet": coils * np.asarray(wavelet.value)}
+    images = {
+        "zero": zero_filled,
+        "sense": coils * np.asarray(sense.value),
+        "wavelet": coils * np.asarray(wavelet.value),
+    }
     errors = {name: relative(judged.forward(image), kspace * held) for name, image in images.items()}
     assert errors["zero"] == pytest.approx(1, abs=1e-5)
     assert errors["sense"] < 0.9
