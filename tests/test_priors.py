@@ -130,7 +130,7 @@ def test_a_wavelet_prior_predicts_samples_that_were_held_out(shared):
 
 def test_wrong_arguments_name_the_remedy():
     operator, samples = Fourier((8, 8)), np.ones((1, 8, 8), complex)
-    with pytest.raises(ValueError, match="needs a series .*; take Wavelet"):
+    with pytest.raises(ValueError, match=r"needs a series .*; take Wavelet"):
         regularised_reconstruction(samples, operator, np.ones((1, 8, 8)), LocallyLowRank(), strength=0.1)
     with pytest.raises(ValueError, match="strength must be at least 0, got -1"):
         regularised_reconstruction(samples, operator, np.ones((1, 8, 8)), Wavelet(), strength=-1.0)
