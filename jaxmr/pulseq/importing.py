@@ -1,13 +1,12 @@
 """PyPulseq's modules by `import`: `from jaxmr.pulseq.make_adc import make_adc`."""
 
 import sys
-from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
 from pathlib import Path
 from types import ModuleType
-from typing import final
+from typing import Any, final
 
 HERE = "jaxmr.pulseq."
 OWN = frozenset(path.stem for path in Path(__file__).parent.glob("*.py"))
@@ -20,9 +19,7 @@ class Submodules(MetaPathFinder, Loader):
     It must stand before the finder of files, which would run PyPulseq's own a second time under that name.
     """
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         if not fullname.startswith(HERE) or fullname.removeprefix(HERE).partition(".")[0] in OWN:
             return None
         try:
