@@ -306,6 +306,19 @@ def test_what_old_pulses_are_for(tmp_path):
     assert pulses[1].signal is pulses[2].signal
 
 
+def test_times_of_a_shape_may_begin_at_a_rounding_error(tmp_path):
+    """As PyPulseq writes the sum of gradients whose delays are not exact."""
+    gradient = pp.make_extended_trapezoid("x", times=np.array([0, 1e-4, 3e-4, 5e-4]), amplitudes=np.array([0, 1, 1, 0]))
+    sequence = pp.Sequence()
+    gradient.tt[0] = -2.7e-20
+    sequence.add_block(gradient)
+    sequence.write(str(tmp_path / "scan.seq"))
+    assert "-2.7e-15" in (tmp_path / "scan.seq").read_text()
+    times = load(tmp_path / "scan.seq").blocks[0].gx.tt
+    assert times[0] == 0.0
+    np.testing.assert_allclose(times, [0, 1e-4, 3e-4, 5e-4], rtol=1e-12)
+
+
 def many_blocks(n: int) -> str:
     """A spoiled gradient echo with its own phase encode and RF phase in every repetition of 5 blocks."""
     rng = np.random.default_rng(0)

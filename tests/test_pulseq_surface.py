@@ -1,5 +1,6 @@
 """The drop-in offers what PyPulseq offers, with the same signatures, and is PyPulseq for plain numbers."""
 
+import importlib
 import inspect
 import subprocess
 import sys
@@ -12,6 +13,11 @@ import jaxmr.pulseq as pp
 
 PUBLIC = [name for name in dir(pypulseq) if not name.startswith("_")]
 FUNCTIONS = [name for name in PUBLIC if isinstance(getattr(pypulseq, name), FunctionType)]
+
+
+def run(code):
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", PUBLIC)
@@ -50,7 +56,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_importing_jaxmr_does_not_import_pypulseq_and_its_absence_names_the_remedy():
-    code = (
+    run(
         "import sys, jaxmr, jaxmr.pulseq\n"
         "assert 'pypulseq' not in sys.modules\n"
         "sys.modules['pypulseq'] = None\n"
@@ -58,5 +64,30 @@ def test_importing_jaxmr_does_not_import_pypulseq_and_its_absence_names_the_reme
         "except ImportError as error:\n    assert 'pip install jaxmr[pulseq]' in str(error), error\n"
         "else:\n    raise AssertionError\n"
     )
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+
+
+def test_submodules_are_imported_by_name_and_hide_no_function():
+    run(
+        "from jaxmr.pulseq.Sequence.sequence import Sequence\n"
+        "from jaxmr.pulseq.make_delay import make_delay\n"
+        "import jaxmr.pulseq.utils.tracing\n"
+        "import sys, jaxmr.pulseq as pp, pypulseq\n"
+        "assert Sequence is pp.Sequence and issubclass(pp.Sequence, pypulseq.Sequence)\n"
+        "assert make_delay is pp.make_delay\n"
+        "copies = [name for name in sys.modules if name.startswith('jaxmr.pulseq.')]\n"
+        "assert not any(sys.modules[name].__dict__.get('make_delay') for name in copies)\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["make_trapezium", "Sequence.sequins", "tracings"])
+def test_an_unknown_submodule_is_an_import_error(name):
+    with pytest.raises(ModuleNotFoundError, match=f"'jaxmr.pulseq.{name}'"):
+        importlib.import_module(f"jaxmr.pulseq.{name}")
+
+
+def test_everything_is_imported_by_a_star():
+    names = {}
+    exec("from jaxmr.pulseq import *", names)
+    assert set(PUBLIC) <= set(names)
+    assert names["make_delay"] is pp.make_delay
+    assert "read" not in names

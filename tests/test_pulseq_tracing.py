@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pypulseq
 import pytest
+from jaxmr.pulseq.make_delay import make_delay
 
 import jaxmr as mr
 import jaxmr.pulseq as pp
+from jaxmr.pulseq import calc_rf_center, make_block_pulse
 from jaxmr.pulseq.live import is_live
 from pulseq_scripts import gre
 
@@ -260,3 +262,52 @@ def test_gradients_of_a_number_that_all_repetitions_share():
     for name, x in TRAIN.items():
         up, down = (jax.jit(loss)(TRAIN | {name: x + s}) for s in (1e-4 * x, -1e-4 * x))
         np.testing.assert_allclose(slopes[name], (up - down) / (2e-4 * x), rtol=1e-5, err_msg=name)
+
+
+def test_soft_delays_of_plain_numbers_are_played_as_applied():
+    """Also of blocks that PyPulseq had looked at before, and beside live ones."""
+
+    def script(flip):
+        seq = pp.Sequence()
+        seq.add_block(pp.make_block_pulse(flip, duration=1e-3, use="excitation"))
+        seq.add_block(pp.make_soft_delay("TE", default_duration=4e-3, offset=-1e-3))
+        seq.add_block(pp.make_adc(8, duration=2e-3))
+        seq.apply_soft_delay(TE=7e-3)
+        return seq
+
+    for sequence in (script(0.4), pp.trace(script, flip=0.4).sequence):
+        np.testing.assert_allclose([pp.value(block.duration) for block in sequence.blocks()], [1e-3, 6e-3, 2e-3])
+
+
+def test_functions_imported_by_name_are_traced():
+    def script(flip, te):
+        seq = pp.Sequence()
+        pulse = make_block_pulse(flip, duration=1e-3, use="excitation")
+        seq.add_block(pulse)
+        seq.add_block(make_delay(te - calc_rf_center(pulse)[0]))
+        return seq
+
+    traced = pp.trace(script, flip=0.4, te=5e-3)
+    assert is_live(traced.blocks[0].rf.signal)
+    np.testing.assert_allclose(jax.grad(lambda te: traced.constraints(flip=0.4, te=te).duration)(5e-3), 1.0)
+
+
+def test_what_an_undeclared_pulse_is_for_is_decided_again():
+    """By its angle, as when the file is read: past 90 degrees k turns about 0, and the script is traced again."""
+
+    def script(flip):
+        seq = pp.Sequence()
+        for angle in (1.0, flip):
+            seq.add_block(pp.make_block_pulse(angle, duration=1e-3))
+            seq.add_block(pp.make_trapezoid("x", area=100.0, duration=2e-3))
+        seq.add_block(pp.make_adc(4, duration=2e-3))
+        return seq
+
+    def k_after(sequence):
+        return mr.sequences.trajectory(sequence)[-1, 0]
+
+    traced = pp.trace(script, flip=1.5)
+    np.testing.assert_allclose(k_after(traced(flip=1.5)), -2 * np.pi * 100)
+    assert not traced.guards_hold(flip=1.7)
+    with pytest.warns(pp.BrokenGuardWarning, match="decision"):
+        np.testing.assert_allclose(k_after(traced(flip=1.7)), 0.0, atol=1e-9)

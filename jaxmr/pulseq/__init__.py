@@ -12,7 +12,9 @@ import importlib
 import sys
 from functools import cache
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, final
+
+from jaxmr.pulseq.importing import Submodules
 
 _HOMES = {
     "BrokenGuardWarning": "dropin.tracing",
@@ -31,6 +33,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__all__":
+        return [public for public in dir(facade("")) if not public.startswith("_")]
     if name in _HOMES:
         return getattr(importlib.import_module(f"jaxmr.pulseq.{_HOMES[name]}"), name)
     if name.startswith("__"):
@@ -42,6 +46,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_HOMES, *dir(facade(""))})
 
 
+@final
 class Facade(ModuleType):
     """A module of PyPulseq, its functions able to take live numbers."""
 
@@ -79,3 +84,17 @@ def stand_in(member: Any) -> Any:
     if member is original().Sequence:
         return __getattr__("Sequence")
     return member
+
+
+@final
+class Front(ModuleType):
+    """This module: importing one of PyPulseq's submodules does not put it in place of the function of its name."""
+
+    def __setattr__(self, name: str, new: Any) -> None:
+        if not isinstance(new, Facade):
+            ModuleType.__setattr__(self, name, new)
+
+
+sys.modules[__name__].__class__ = Front
+if not any(isinstance(finder, Submodules) for finder in sys.meta_path):
+    sys.meta_path.insert(0, Submodules())

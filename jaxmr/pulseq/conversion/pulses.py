@@ -178,7 +178,7 @@ def _use(rf: SimpleNamespace, flip: Any) -> str:
     """What the pulse is for: as stated, or else by its angle."""
     stated = getattr(rf, "use", "undefined")
     if stated in ("", "undefined"):
-        return "refocusing" if abs(value(flip)) > LARGEST_EXCITATION else "excitation"
+        return "refocusing" if abs(flip) > LARGEST_EXCITATION else "excitation"
     return stated if stated in ("excitation", "refocusing", "saturation") else "other"
 
 

@@ -56,7 +56,7 @@ class Sequence(PulseqSequence):
         for index, ids in self.block_events.items():
             key = (*ids.tolist(), self.block_durations[index])
             if index not in self._live and key not in known:
-                known[key] = plain_block(self.get_block(index))
+                known[key] = plain_block(self.get_block(index), self.block_durations[index])
             found.append(self._live[index] if index in self._live else known[key])
         return found
 
@@ -188,8 +188,8 @@ def live_block(events: Any, duration: float, raster: float) -> Block:
     return Block(Live(duration, node_of(longest)) if is_live(longest) else duration, **fields, extras=tuple(extras))
 
 
-def plain_block(found: Any) -> Block:
-    """The block that PyPulseq's `get_block` gave."""
+def plain_block(found: Any, duration: float) -> Block:
+    """The block that PyPulseq's `get_block` gave. duration: s; PyPulseq's cache keeps that before soft delays."""
     adc = copy(found.adc)
     if adc is not None and np.size(adc.phase_modulation) == 0:
         adc.phase_modulation = None
@@ -197,7 +197,7 @@ def plain_block(found: Any) -> Block:
     if found.soft_delay is not None:
         extras.append(found.soft_delay)
     gradients = {axis: getattr(found, axis) for axis in AXES}
-    return Block(found.block_duration, rf=found.rf, **gradients, adc=adc, extras=tuple(extras))
+    return Block(duration, rf=found.rf, **gradients, adc=adc, extras=tuple(extras))
 
 
 def scaled_gradient(gradient: Any, factor: Any) -> Any:

@@ -21,6 +21,9 @@ USES = ("excitation", "refocusing", "inversion", "saturation", "preparation", "o
 FIELDS = (1.5, 3.0, 7.0)
 """Field strengths (T) at which an old file's frequency may be that of fat."""
 
+ROUNDING = 1e-6
+"""Raster steps by which the first time of a shape may lie before 0."""
+
 
 def rf_events(file: Parsed, rasters: Rasters, ids: Iterable[int]) -> dict[int, SimpleNamespace]:
     """The RF events of these ids."""
@@ -155,6 +158,8 @@ def _steps(
             raise row_fault(table, row, f"a gradient sampled twice a step has an odd number of samples, not {n}")
         return (np.arange(n) + 1) / 2, (n + 1) / 2
     steps = _shape(file, table, row, time_id, n)
+    if -ROUNDING < steps[0] < 0:  # sums of gradients begin at the rounding error of a delay
+        steps = np.concatenate([[0.0], steps[1:]])
     if steps[0] < 0 or (np.diff(steps) < 0).any() or not steps[-1] > 0:
         raise row_fault(table, row, f"the times of shape {time_id} do not run forward from 0")
     return steps, steps[-1].item()
