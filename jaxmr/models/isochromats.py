@@ -37,10 +37,12 @@ from jaxmr.physics import ensembles
 from jaxmr.physics.ensembles import Ensemble
 from jaxmr.physics.rf import Waveform
 from jaxmr.sequences.sequence import Event, Inversion, Pulse, Segment, Sequence
-from jaxmr.sequences.timeline import over_periods
+from jaxmr.sequences.timeline import Run, event_runs, over_periods, over_run
 
 CPU_MEMORY, MEMORY = 4 << 20, 2 << 30
 """Bytes of the spins computed together: on a CPU what its caches hold, elsewhere a share of the device's memory."""
+KEPT = 4096
+"""Numbers per spin of tables that scanned events keep for all repetitions: more leave too few spins in the caches."""
 
 
 @final
@@ -137,8 +139,12 @@ def _numbers_per_spin(sequence: Sequence, n_coils: int, diffuses: bool) -> int:
         return 12 + 15
     tables = 0
     for segment in sequence.segments:
-        lengths = [precession.table_lengths(event.samples, n_coils) for event in segment.events if event.samples > 1]
-        tables = max(tables, sum(2 * (coarse * (1 + n_coils) + fine) for coarse, fine in lengths))
+        held = [
+            (run.repeats if _keeps(run, segment, n_coils) else 1) * _table_numbers(event, n_coils)
+            for run in event_runs(segment)
+            for event in run.parts
+        ]
+        tables = max(tables, sum(held))
     return 12 + tables
 
 
@@ -155,42 +161,84 @@ def play(sequence: Sequence, spins: Spins, motion: Motion | None = None) -> Comp
 
 def _play_segment(carry, segment: Segment, shapes: tuple[Waveform, ...], spins: Spins, motion: Motion | None):
     """State, drift and time after the segment, and its samples (coils, repetitions * samples), if it takes any."""
-    trains, fixed = eqx.partition(segment, _per_repetition(segment))
-    # What is the same in every repetition is computed once.
+    pulses, pulse = _separated(segment.pulse)
+    runs = event_runs(segment)
+    events = [_separated(run.parts, stacked=run.repeats > 1) for run in runs]
+    # What is the same in every repetition is computed once, unless spins move or it would fill the memory.
+    n_coils = spins.weight.re.shape[0]
+    still = motion is None and spins.walk is None
     ready = [
-        None
-        if motion is not None
-        or spins.walk is not None
-        or event.path is not None
-        or jax.tree.leaves((train.duration, train.moment))
-        else precession.jump(event, spins, at_rest(spins))
-        for event, train in zip(segment.events, trains.events, strict=True)
+        [
+            _ready(event, train, run.repeats, spins) if still and _keeps(run, segment, n_coils) else None
+            for event, train in zip(run.parts, trains, strict=True)
+        ]
+        for run, (trains, _) in zip(runs, events, strict=True)
     ]
+
+    def play_one(carry, part):
+        (state, drift, time), (event, jump) = carry, part
+        state, drift, samples = _play_event(state, drift, event, jump, spins, motion, time)
+        if samples is not None:
+            phase = 0.0 if event.receiver_phase is None else event.receiver_phase
+            phase = phase if event.modulation is None else phase + event.modulation[None]
+            samples = jax.lax.complex(*samples) * jnp.exp(-1j * phase)
+        return (state, drift, time + event.duration), samples
+
+    # Reverse mode keeps the states between scanned events and computes the rest again: tables would fill the memory.
+    plays = [play_one if run.repeats == 1 else jax.checkpoint(play_one, prevent_cse=False) for run in runs]
 
     def repetition(carry, train):
         state, drift, time = carry
-        one = eqx.combine(train, fixed)
-        state = _pulse(state, drift, one.pulse, shapes, spins, motion, time)
-        taken = []
-        for event, jump in zip(one.events, ready, strict=True):
-            state, drift, samples = _play_event(state, drift, event, jump, spins, motion, time)
-            time = time + event.duration
-            if samples is not None:
-                phase = 0.0 if event.receiver_phase is None else event.receiver_phase
-                phase = phase if event.modulation is None else phase + event.modulation[None]
-                taken.append(jax.lax.complex(*samples) * jnp.exp(-1j * phase))
-        return (state, drift, time), jnp.concatenate(taken, axis=1) if taken else None
+        pulses, trains = train
+        state = _pulse(state, drift, eqx.combine(pulses, pulse), shapes, spins, motion, time)
+        carry, taken = (state, drift, time), []
+        for play, run, jumps, changing, (_, fixed) in zip(plays, runs, ready, trains, events, strict=True):
+            parts = list(zip(eqx.combine(changing, fixed), jumps, strict=True))
+            carry, samples = over_run(play, carry, run._replace(parts=parts))
+            taken += samples
+        return carry, jnp.concatenate(taken, axis=1) if taken else None
 
+    trains = pulses, [changing for changing, _ in events]
     carry, samples = jax.lax.scan(repetition, carry, trains, length=segment.repetitions)
     if samples is not None:
         samples = jnp.moveaxis(samples, 0, 1).reshape(samples.shape[1], -1)
     return carry, samples
 
 
-def _per_repetition(segment: Segment) -> Any:
-    """Which leaves hold one value per repetition: those with an axis more than a single value has."""
+def _keeps(run: Run, segment: Segment, n_coils: int) -> bool:
+    """Whether what the events of a run do is kept for all repetitions; of scanned ones it adds up."""
+    if run.repeats == 1:
+        return True
+    return segment.repetitions > 1 and run.repeats * sum(_table_numbers(e, n_coils) for e in run.parts) <= KEPT
+
+
+def _ready(event: Event, train: Event, count: int, spins: Spins) -> Jump | None:
+    """The jumps of an event that is the same in every repetition, of as many as are stacked; None of others."""
+    if event.path is not None or jax.tree.leaves((train.duration, train.moment)):
+        return None
+    one = lambda event: precession.jump(event, spins, at_rest(spins))  # noqa: E731
+    return one(event) if count == 1 else jax.lax.map(one, event)
+
+
+def _table_numbers(event: Event, n_coils: int) -> int:
+    """Real numbers per spin of the tables of an event's samples."""
+    if event.samples < 2:
+        return 0
+    coarse, fine = precession.table_lengths(event.samples, n_coils)
+    return 2 * (coarse * (1 + n_coils) + fine)
+
+
+def _separated(part: Any, stacked: bool = False) -> tuple[Any, Any]:
+    """Leaves that hold one value per repetition, that axis first, and those that hold one for all.
+
+    The former have an axis more than a single value has. stacked: all leaves have one before it.
+    """
     ranks = {"moment": 1, "path": 2, "modulation": 1}
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: jnp.ndim(leaf) > ranks.get(path[-1].name, 0), segment)
+    many = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jnp.ndim(leaf) > ranks.get(path[-1].name, 0) + stacked, part
+    )
+    trains, fixed = eqx.partition(part, many)
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), trains) if stacked else trains, fixed
 
 
 def _play_event(

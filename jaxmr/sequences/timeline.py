@@ -17,6 +17,8 @@ from jaxmr.sequences.sequence import Event, Inversion, Pulse, Segment, Sequence
 
 LONGEST = 8
 """Segments of a period: shots have a preparation, a train and a recovery."""
+MANY = 16
+"""Events in a row from which they are scanned: compiled one by one, each costs isochromats a quarter of a second."""
 
 
 class Readout(NamedTuple):
@@ -87,29 +89,58 @@ def periods(parts: list[Any]) -> list[tuple[int, int, int]]:
     return found
 
 
-def over_periods(play: Callable[[Any, Any], tuple[Any, Any]], carry: Any, parts: list[Any]) -> Array:
-    """Samples (coils, n) of `parts` played one after the other, each of the `periods` compiled once.
+class Run(NamedTuple):
+    """Parts played one after the other, `repeats` times; where that is more than once, with leaves (repeats, ...)."""
+
+    parts: list[Any]
+    repeats: int
+
+
+def runs(parts: list[Any], fewest: int = 2) -> list[Run]:
+    """All `parts` in order, those `periods` stacked that have at least `fewest` parts."""
+    found = []
+    for start, length, count in periods(parts):
+        chosen = parts[start : start + length * count]
+        if count > 1 and len(chosen) >= fewest:
+            stack = lambda *leaves: jnp.stack(leaves)  # noqa: E731
+            found.append(Run([jax.tree.map(stack, *chosen[i::length]) for i in range(length)], count))
+        else:
+            found.append(Run(chosen, 1))
+    return found
+
+
+def event_runs(segment: Segment) -> list[Run]:
+    """The events of one repetition; in an echo-planar train the same few come again and again."""
+    return runs(list(segment.events), MANY)
+
+
+def over_run(play: Callable[[Any, Any], tuple[Any, Any]], carry: Any, run: Run) -> tuple[Any, list[Array]]:
+    """What is carried after a run, compiled once however often it is played, and its samples (coils, n).
 
     play(carry, part) -> carry, samples (coils, ...) of the part, or None.
     """
 
-    def period(carry, chosen):
+    def period(carry, parts):
         taken = []
-        for part in chosen:
+        for part in parts:
             carry, samples = play(carry, part)
             taken += [] if samples is None else [samples]
         return carry, taken
 
+    if run.repeats == 1:
+        return period(carry, run.parts)
+    carry, taken = jax.lax.scan(period, carry, run.parts)
+    if not taken:
+        return carry, []
+    shots = jnp.concatenate([jnp.moveaxis(samples, 0, 1) for samples in taken], axis=2)
+    return carry, [shots.reshape(shots.shape[0], -1)]
+
+
+def over_periods(play: Callable[[Any, Any], tuple[Any, Any]], carry: Any, parts: list[Any]) -> Array:
+    """Samples (coils, n) of `parts` played one after the other, each of the `periods` compiled once."""
     total = []
-    for start, length, count in periods(parts):
-        chosen = parts[start : start + length * count]
-        if count == 1:
-            carry, taken = period(carry, chosen)
-        else:
-            alike = [jax.tree.map(lambda *leaves: jnp.stack(leaves), *chosen[i::length]) for i in range(length)]
-            carry, taken = jax.lax.scan(period, carry, alike)
-            shots = [jnp.moveaxis(samples, 0, 1) for samples in taken]
-            taken = [jnp.concatenate(shots, axis=2).reshape(shots[0].shape[0], -1)] if shots else []
+    for run in runs(parts):
+        carry, taken = over_run(play, carry, run)
         total += taken
     return jnp.concatenate(total, axis=1)
 
