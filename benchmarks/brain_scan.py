@@ -10,14 +10,21 @@ from pathlib import Path
 import numpy as np
 
 import jaxmr as mr
+from jaxmr.core.digests import digest
+from jaxmr.encoding import trajectory
+from jaxmr.models import driver
 from jaxmr.units import deg, mm, ms
 
-PEAKS = (60, 100, 40, 120, 80)
+PEAKS = (70, 35, 100, 50, 85)
 """Flips at the peaks of the lobes, degrees."""
 N_PULSES, TR, TE = 1120, 8.7 * ms, 4.9 * ms
 MATRIX, N_SAMPLES, N_INTERLEAVES, SNR = 112, 224, 48, 40.0
+FOV = 0.2128
+VOXEL = FOV / MATRIX
+FEWEST = 0.1
+"""Least M0 of a voxel of the brain; what has less lies on its rim."""
 RANK, N_Z, TOLERANCE, EXACT = 12, 32, 1e-3, 1e-4
-"""Of the dictionaries; EXACT is the tolerance of the voxels that are scanned."""
+"""Of the dictionaries, sub-slices of both; EXACT is the tolerance of the voxels that are scanned."""
 SIDES = 100, 100, 40
 """Values of T1 (0.1 to 5 s), T2 (0.01 to 2 s) and B1 (0.8 to 1.2)."""
 
@@ -29,6 +36,42 @@ def sequence():
 
 def pulse():
     return mr.rf.gaussian(duration=1 * ms, time_bandwidth=3.0, thickness=3 * mm)
+
+
+def phantom():
+    """The brain as maps, one tissue in each voxel (where several met, their geometric mean), and its true maps."""
+    truth = mr.objects.truth(mr.objects.brain(MATRIX))
+    truth["mask"] = truth["m0"] >= FEWEST
+    maps = [np.where(truth["mask"], truth[name], 0).astype(np.float32) for name in ("t1", "t2", "m0", "b1")]
+    return mr.objects.from_maps(*maps, mask=truth["mask"], voxel_size=VOXEL), truth
+
+
+def readouts(kind: str):
+    """k of every pulse, `(1120, n, 2)`, rad/m.
+
+    Spirals as of Jiang et al.: 48 interleaves fill k-space at its edge, 24 at its centre. Every second sample of 2 us:
+    the field of view asks for no more.
+    """
+    if kind == "radial":
+        return np.float32(trajectory.radial(N_PULSES, N_SAMPLES, VOXEL))
+    interleaves, _ = trajectory.spiral(
+        N_INTERLEAVES, 2 * FOV, VOXEL, edge_density=0.5, max_gradient=24e-3, max_slew=150.0
+    )
+    return np.float32(trajectory.one_per_pulse(interleaves[:, ::2], N_PULSES))
+
+
+def signals(folder: Path):
+    """EPG-Bloch signal of every voxel of the phantom, kept in the folder."""
+    scanned, _ = phantom()
+    model = mr.EPGBloch(pulse=pulse(), n_z=N_Z, tolerance=EXACT)
+    path = folder / f"signals-{digest((sequence(), scanned.tissue, model))[:12]}.npy"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        found = driver.simulate_many(sequence(), scanned.tissue, model, progress=True, description="voxels").signals
+        partial = path.with_suffix(".partial.npy")
+        np.save(partial, found)
+        partial.replace(path)
+    return np.load(path)
 
 
 MODELS = {

@@ -119,7 +119,8 @@ class SubspaceNufft(Encoding):
     """Sampling of a series of images: coefficient images `(*batch, R, *matrix)` to samples `(*batch, T, *samples)`.
 
     Image t is the sum over r of basis[t, r] times coefficient image r. k: (T, *samples, n_axes), rad/m; basis: (T, R),
-    kept real if its imaginary part is zero, which halves the work of `gram`; voxel_size: m. method, tolerance: as for `forward_nufft`.
+    kept real if its imaginary part is zero, which halves the work of `gram`; voxel_size: m. method, tolerance: as for
+    `forward_nufft`.
     """
 
     k: Float[Array, "T *samples n_axes"]

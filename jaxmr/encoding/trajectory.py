@@ -142,10 +142,10 @@ def require_units(k, voxel_size, matrix: tuple[int, ...]) -> None:
         "radians per millimetre": ("1e3", np.full(len(matrix), 1e3)),
         "cycles per centimetre": ("200 pi", np.full(len(matrix), 200 * np.pi)),
     }
-    # The closest to the edge of k-space, which nearly every trajectory reaches.
+    # The closest to the edge of k-space, which most trajectories reach and few go far beyond.
     misses = {unit: abs(math.log((largest * f * sizes).max() / np.pi or 1e-300)) for unit, (_, f) in factors.items()}
     likely = min(misses, key=lambda unit: misses[unit])
-    remedy = f"it looks like {likely}: multiply it by {factors[likely][0]}" if misses[likely] < 0.2 else "check units"
+    remedy = f"it looks like {likely}: multiply it by {factors[likely][0]}" if misses[likely] < 0.5 else "check units"
     raise ValueError(
         f"k must be in rad/m and reach about pi / voxel_size = {np.pi / sizes.min():.4g}, but its largest entry is "
         f"{largest.max():.4g}; {remedy} (or mend voxel_size, in m)"

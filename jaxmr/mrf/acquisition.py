@@ -29,7 +29,7 @@ def acquire(
     sequence: Sequence,
     phantom: Phantom,
     model: Model,
-    k: Float[Array | np.ndarray, "T n n_axes"],
+    k: Float[Array | np.ndarray, "n_pulses n n_axes"],
     *,
     devices: list | None = None,
     progress: bool = False,
@@ -46,12 +46,14 @@ def acquire(
 def sample_series(
     signals: Complex[Array | np.ndarray, "voxels T"],
     phantom: Phantom,
-    k: Float[Array | np.ndarray, "T n n_axes"],
+    k: Float[Array | np.ndarray, "n_pulses n n_axes"],
     *,
     progress: bool = False,
 ) -> Complex[np.ndarray, "coils T n"]:
     """`acquire` of signals that were simulated already, one row per compartment of the phantom, m0 included."""
     n_axes = len(phantom.matrix)
+    if n_axes == 0:
+        raise ValueError("this phantom is no image: give pixel= and matrix= to Phantom, or build it with from_maps")
     if k.shape[0] != signals.shape[1] or k.shape[2] < n_axes:
         raise ValueError(
             f"k must have shape ({signals.shape[1]}, samples, {n_axes}), a row per pulse and a column per image axis, "
@@ -63,7 +65,7 @@ def sample_series(
     coils = np.ones((1, signals.shape[0])) if phantom.coils is None else np.asarray(phantom.coils)
     samples = np.empty((len(coils), *k.shape[:2]), np.result_type(signals, np.complex64))
     for chunk in host_chunks(k.shape[0], PULSES, "sampling", progress):
-        points = as_float("k", k[chunk]).astype(samples.real.dtype)
+        points = as_float("k", k[chunk]).astype(np.finfo(samples.dtype).dtype)
         for number, coil in enumerate(coils):
             received = jnp.asarray(coil.astype(samples.dtype)[:, None] * signals[:, chunk])
             samples[number, chunk] = _sample(phantom, received, points, voxel_size)

@@ -72,8 +72,8 @@ def subspace_reconstruction(
     """Coefficient images `(R, *matrix)` that explain the samples best, by conjugate gradients: the result's `value`.
 
     samples: (coils, T, *samples), coils = 1 without coil maps `(coils, *matrix)`. All else, derivatives included, as
-    for `cg_sense`. Match them as `mr.mrf.match(dictionary, jnp.moveaxis(value, 0, -1))`. Raises `ValueError` for samples
-    that are not finite or do not fit, and for k that is not in rad/m.
+    for `cg_sense`. Match them as `mr.mrf.match(dictionary, jnp.moveaxis(value, 0, -1))`. Raises `ValueError` for
+    samples that are not finite or do not fit, and for k that is not in rad/m.
     """
     samples = _checked(samples, operator, coils)
     if coils is None:
@@ -108,9 +108,9 @@ def lowrank_admm(
     of E^H E. Each of `n_iterations` takes `n_cg` steps of conjugate gradients from the last x (R x R Toeplitz kernels),
     matches x + u, and moves u; the first has no penalty, as there is no match yet. progress: a bar with the objective.
 
-    A host-level driver (matching runs in NumPy). m0 is in units of the samples: of a phantom scanned by `mr.mrf.acquire`
-    it comes out as it went in. Raises `ValueError` for samples that are not finite or do not fit, a k that is not in
-    rad/m, a dictionary that is not compressed or has another basis than the operator.
+    A host-level driver (matching runs in NumPy). m0 is in units of the samples: that of a phantom scanned by
+    `mr.mrf.acquire` comes out as it went in. Raises `ValueError` for samples that are not finite or do not fit, a k
+    that is not in rad/m, a dictionary that is not compressed or has another basis than the operator.
     """
     samples = _checked(samples, operator, coils)
     require_values("mu", mu, "0.015 is common", positive=True)
@@ -118,11 +118,13 @@ def lowrank_admm(
         raise ValueError(f"n_iterations and n_cg must be at least 1, got {n_iterations} and {n_cg}")
     dictionary = dictionary.to_dictionary() if isinstance(dictionary, Store) else dictionary
     _require_same_basis(operator, dictionary)
+    energy = np.sum(np.abs(np.asarray(samples, complex)) ** 2)
+    if energy == 0:
+        raise ValueError("all samples are 0; check how they were read")
     atoms = np.asarray(dictionary.atoms)
     gram = eqx.filter_jit(operator.gram)()
     b = _adjoint(samples, operator, coils)
     penalty = mu * _largest_eigenvalue(gram, coils, b)
-    energy = np.sum(np.abs(np.asarray(samples, complex)) ** 2)
 
     x = z = u = jnp.zeros_like(b)
     rows = []
@@ -134,8 +136,8 @@ def lowrank_admm(
             maps = match(dictionary, np.moveaxis(np.asarray(x + u), 0, -1))
             before, z = z, _images(maps, atoms).astype(b.dtype)
             u = u + x - z
-            misfit = sum(_misfit(operator, z if coils is None else c[None] * z, s) for s, c in _by_coil(samples, coils))
-            rows.append((float(misfit) / energy, _ratio(x - z, x), _ratio(z - before, z), float(left)))
+            misfit = _misfits(operator, z, samples, coils) / energy
+            rows.append((misfit, _ratio(x - z, x), _ratio(z - before, z), float(left)))
             bar.set_postfix(objective=f"{rows[-1][0]:.3g}", distance=f"{rows[-1][1]:.2g}", refresh=False)
             bar.update()
     assert maps is not None
@@ -180,9 +182,12 @@ def _misfit(operator, images, samples):
     return jnp.sum(jnp.abs(operator.forward(images) - samples) ** 2)
 
 
-def _by_coil(samples, coils):
-    """Pairs of the samples and the map of each coil: all coils at once would take R times the memory of the samples."""
-    return [(s, None if coils is None else jnp.asarray(coils)[i]) for i, s in enumerate(samples)]
+def _misfits(operator, images, samples, coils) -> float:
+    """|E z - s|^2, coil by coil: all at once would take R times the memory of the samples."""
+    if coils is None:
+        return float(_misfit(operator, images, samples[0]))
+    pairs = zip(jnp.asarray(coils), samples, strict=True)
+    return sum(float(_misfit(operator, coil[None] * images, received)) for coil, received in pairs)
 
 
 def _images(maps: Match, atoms) -> Array:
@@ -207,7 +212,9 @@ def _checked(samples, operator, coils):
             f"{samples.shape}; reshape them so that each pulse has a row, and give one coil map per coil"
         )
     if coils is not None and np.shape(coils)[1:] != operator.matrix:
-        raise ValueError(f"coils must have shape (coils, {', '.join(map(str, operator.matrix))}), got {np.shape(coils)}")
+        raise ValueError(
+            f"coils must have shape (coils, {', '.join(map(str, operator.matrix))}), got {np.shape(coils)}"
+        )
     require_values("samples", samples, "look for saturated or missing readouts and leave them out, k as well")
     require_units(operator.k, operator.voxel_size, operator.matrix)
     return samples
@@ -219,6 +226,6 @@ def _require_same_basis(operator, dictionary) -> None:
     basis, own = np.asarray(dictionary.basis), np.asarray(operator.basis)
     if basis.shape != own.shape or not np.allclose(basis, own, atol=1e-5):
         raise ValueError(
-            f"the operator has a basis of shape {own.shape}, which is not that of the dictionary {basis.shape}; make it "
-            "as SubspaceNufft(k, dictionary.basis, voxel_size, matrix)"
+            f"the operator has a basis of shape {own.shape}, which is not that of the dictionary {basis.shape}; make "
+            "it as SubspaceNufft(k, dictionary.basis, voxel_size, matrix)"
         )
