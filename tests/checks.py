@@ -120,6 +120,14 @@ def sine_train(n: int, largest: float = 70.0):
     return np.deg2rad(5 + (peaks - 5) * np.sin(np.pi * ((5 * i / n) % 1)) ** 2)
 
 
+def adjoint_error(forward, adjoint, image, samples) -> float:
+    """How far <samples, forward(image)> and <adjoint(samples), image> are apart, over the product of the norms."""
+    there, back = np.asarray(forward(image)), np.asarray(adjoint(samples))
+    assert there.shape == samples.shape
+    assert back.shape == image.shape
+    return float(abs(np.vdot(samples, there) - np.vdot(back, image)) / np.linalg.norm(samples) / np.linalg.norm(there))
+
+
 def as_float32(tree):
     """Every float64 leaf as float32."""
     from jaxmr.core.checks import cast

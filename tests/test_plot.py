@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import LogNorm
 
-from jaxmr.plot.maps import estimates_figure, maps_figure
+from jaxmr.plot.maps import comparison_figure, estimates_figure, maps_figure
 from jaxmr.plot.sequence import train_figure
 from jaxmr.units import deg, ms
 
@@ -64,6 +64,27 @@ def test_estimates_without_a_truth_are_shown_alone():
     assert (estimates_figure(estimate, half).axes[0].get_images()[0].get_array().mask == ~half).all()
     with pytest.raises(ValueError, match="nothing to show of"):
         estimates_figure(estimate, np.zeros_like(inside))
+
+
+def test_estimates_are_compared_on_one_scale_with_their_mean_error():
+    truth, mask = maps(), maps()["t1"] != 0
+    worse = maps(1.2)
+    worse["t1"] = truth["t1"] * np.where(np.arange(24) < 12, 0.7, 1.0)
+    figure = comparison_figure(truth, {"good": maps(1.1), "worse": worse}, mask)
+    panels = [axis for axis in figure.axes if axis.get_images()]
+    assert [axis.get_title() for axis in panels[:5]] == ["truth", "good", "error", "worse", "error"]
+    shown = [axis.get_images()[0] for axis in panels[:5]]
+    assert shown[0].get_clim() == shown[1].get_clim() == shown[3].get_clim()
+    assert shown[2].get_clim() == shown[4].get_clim()
+    np.testing.assert_allclose(shown[2].get_array()[mask], 10)
+    assert shown[4].get_array()[16, 5] == pytest.approx(-30)
+    assert panels[2].texts[0].get_text() == "mean |error| 10 %"
+    share = np.broadcast_to(np.arange(24) < 12, mask.shape)[mask].mean()
+    assert panels[4].texts[0].get_text() == f"mean |error| {30 * share:.3g} %"
+    with pytest.raises(ValueError, match="estimate 'bad' has no map of t2"):
+        comparison_figure(truth, {"bad": {"t1": truth["t1"]}}, mask)
+    with pytest.raises(ValueError, match="of the mask's shape"):
+        comparison_figure(truth, {"good": maps()}, np.ones((3, 3)))
 
 
 def test_mask_missing_estimates_and_field_maps():

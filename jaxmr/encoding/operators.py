@@ -10,7 +10,7 @@ from abc import abstractmethod
 import equinox as eqx
 import jax.numpy as jnp
 
-from jaxmr.core.checks import as_float
+from jaxmr.core.checks import as_float, is_concrete
 from jaxmr.core.types import Array, Complex, Float, Shaped
 from jaxmr.encoding.fourier import centred_fft, centred_ifft
 from jaxmr.encoding.nufft import TOLERANCE, adjoint_nufft, chosen_method, forward_nufft
@@ -118,8 +118,9 @@ class Nufft(Encoding):
 class SubspaceNufft(Encoding):
     """Sampling of a series of images: coefficient images `(*batch, R, *matrix)` to samples `(*batch, T, *samples)`.
 
-    Image t is the sum over r of basis[t, r] times coefficient image r. k: (T, *samples, n_axes), rad/m; basis: (T, R);
-    voxel_size: m. method, tolerance: as for `forward_nufft`.
+    Image t is the sum over r of basis[t, r] times coefficient image r. k: (T, *samples, n_axes), rad/m; basis: (T, R),
+    kept real if its imaginary part is zero, which halves the work of `gram`; voxel_size: m. method, tolerance: as for
+    `forward_nufft`.
     """
 
     k: Float[Array, "T *samples n_axes"]
@@ -135,6 +136,8 @@ class SubspaceNufft(Encoding):
         self.matrix = tuple(int(size) for size in matrix)
         self.k, self.voxel_size = _of_axes(k, voxel_size, len(self.matrix))
         self.basis = jnp.asarray(basis)
+        if is_concrete(basis) and jnp.iscomplexobj(self.basis) and not self.basis.imag.any():
+            self.basis = self.basis.real
         if self.k.ndim < 3 or self.basis.ndim != 2 or self.basis.shape[0] != self.k.shape[0]:
             raise ValueError(
                 "k must have shape (T, samples, n_axes) and basis (T, R), a row per time, "

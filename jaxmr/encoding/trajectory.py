@@ -11,11 +11,15 @@ import math
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxmr.core.checks import is_concrete, require_values
+from jaxmr.core.types import Array
 from jaxmr.units import GAMMA
 
 GOLDEN_RATIO = (1 + math.sqrt(5)) / 2
 GOLDEN_ANGLE = math.pi / GOLDEN_RATIO
 """111.25 degrees, rad: every further spoke falls into the largest gap."""
+REACH = 0.4, 2.5
+"""Largest k over pi / voxel size that passes for rad/m: a factor of 2 pi either way is outside."""
 
 
 def linear_order(n: int) -> Int[np.ndarray, " n"]:
@@ -105,6 +109,47 @@ def spiral(
     radius, turn = _fastest(fov / n_interleaves, slope, edge, GAMMA * max_gradient, GAMMA * max_slew, dwell)
     turn = turn[None] + 2 * math.pi * np.arange(n_interleaves)[:, None] / n_interleaves
     return radius[None, :, None] * np.stack([np.cos(turn), np.sin(turn)], axis=-1), dwell
+
+
+def one_per_pulse(
+    interleaves: Float[Array | np.ndarray, "n_interleaves n_samples n_axes"], n_pulses: int
+) -> Float[Array | np.ndarray, "n_pulses n_samples n_axes"]:
+    """Interleaf p mod n for pulse p: they take turns, so that every n pulses fill k-space once."""
+    return interleaves[np.arange(n_pulses) % len(interleaves)]
+
+
+def require_units(k, voxel_size, matrix: tuple[int, ...]) -> None:
+    """Raise `ValueError` unless a concrete k `(..., n_axes)` is finite and reaches about pi / voxel_size, in rad/m.
+
+    The message names the unit that k seems to have. voxel_size: m, one number or one per column of k; matrix: of the
+    image. A tracer passes.
+    """
+    if not is_concrete((k, voxel_size)):
+        return
+    require_values("k", k, "leave such samples out")
+    columns = np.abs(np.asarray(k, float)[..., : len(matrix)])
+    sizes = _sizes(voxel_size, len(matrix))
+    largest = columns.reshape(-1, len(matrix)).max(axis=0, initial=0)
+    reach = (largest * sizes).max() / np.pi
+    if REACH[0] <= reach <= REACH[1]:
+        return
+    extent = sizes * np.array(matrix[::-1])
+    factors = {
+        "cycles per metre": ("2 pi", np.full(len(matrix), 2 * np.pi)),
+        "cycles per field of view": ("2 pi / (n voxel_size)", 2 * np.pi / extent),
+        "radians per voxel": ("1 / voxel_size", 1 / sizes),
+        "cycles per voxel": ("2 pi / voxel_size", 2 * np.pi / sizes),
+        "radians per millimetre": ("1e3", np.full(len(matrix), 1e3)),
+        "cycles per centimetre": ("200 pi", np.full(len(matrix), 200 * np.pi)),
+    }
+    # The closest to the edge of k-space, which most trajectories reach and few go far beyond.
+    misses = {unit: abs(math.log((largest * f * sizes).max() / np.pi or 1e-300)) for unit, (_, f) in factors.items()}
+    likely = min(misses, key=lambda unit: misses[unit])
+    remedy = f"it looks like {likely}: multiply it by {factors[likely][0]}" if misses[likely] < 0.5 else "check units"
+    raise ValueError(
+        f"k must be in rad/m and reach about pi / voxel_size = {np.pi / sizes.min():.4g}, but its largest entry is "
+        f"{largest.max():.4g}; {remedy} (or mend voxel_size, in m)"
+    )
 
 
 def _fastest(pitch, slope, edge, max_speed, max_acceleration, dwell, n_steps=20):

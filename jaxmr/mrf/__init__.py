@@ -1,6 +1,7 @@
-"""MR fingerprinting: dictionaries, their subspaces, matching."""
+"""MR fingerprinting: dictionaries, their subspaces, matching, and the scan of a phantom."""
 
 from jaxmr.mrf import store
+from jaxmr.mrf.acquisition import acquire, add_noise, sample_series
 from jaxmr.mrf.atoms import dictionary
 from jaxmr.mrf.container import Dictionary
 from jaxmr.mrf.matching import Match
@@ -8,4 +9,17 @@ from jaxmr.mrf.store import Store
 from jaxmr.mrf.streaming import match
 from jaxmr.mrf.subspace import compress, project, svd_basis
 
-__all__ = ["Dictionary", "Match", "Store", "compress", "dictionary", "match", "project", "store", "svd_basis"]
+__all__ = [
+    "Dictionary",
+    "Match",
+    "Store",
+    "acquire",
+    "add_noise",
+    "compress",
+    "dictionary",
+    "match",
+    "project",
+    "sample_series",
+    "store",
+    "svd_basis",
+]

@@ -75,6 +75,57 @@ def maps_figure(
     return figure
 
 
+def comparison_figure(
+    truth: Mapping[str, Image],
+    estimates: Mapping[str, Mapping[str, Image]],
+    mask: Image,
+) -> "Figure":
+    """A row for each of t1, t2, b1 and m0 of the truth: the truth, then map and relative error of every estimate.
+
+    estimates: maps by the name to put above them. Units as for `maps_figure`. A row has one scale for its maps and one
+    for its errors; the number in the corner is the mean absolute error in %, over the `mask`. Raises `ValueError` when
+    an estimate lacks a map or shapes differ.
+    """
+    from matplotlib.figure import Figure
+
+    rows = [name for name in ("t1", "t2", "b1", "m0") if name in truth]
+    inside = np.asarray(mask, bool)
+    images = {name: _image(truth[name]) for name in rows}
+    found = {}
+    for title, maps in estimates.items():
+        missing = [name for name in rows if name not in maps]
+        if missing:
+            raise ValueError(
+                f"estimate {title!r} has no map of {', '.join(missing)}; leave it out of the truth as well"
+            )
+        found[title] = {name: _image(maps[name]) for name in rows}
+    every = [*images.values(), *(image for maps in found.values() for image in maps.values())]
+    if not rows or any(image.shape != inside.shape or image.ndim != 2 for image in every):
+        raise ValueError(f"all maps must be images (y, x) of the mask's shape, {inside.shape}, with at least t1")
+    height = 1.95 * inside.shape[0] / inside.shape[1]
+    figure = Figure(figsize=(2.6 * (1 + 2 * len(found)), (height + 0.1) * len(rows) + 0.6), layout="compressed")
+    grid = figure.subplots(len(rows), 1 + 2 * len(found), squeeze=False)
+    for axes, name in zip(grid, rows, strict=True):
+        style = _STYLES[name]
+        true = np.where(inside, images[name], np.nan) * style.scale
+        norm = _norm(style, true)
+        axes[0].set_ylabel(style.label, rotation=0, ha="right", va="center", fontsize="large")
+        _colour_bar(_show(axes[0], true, style.colours, norm), style.unit)
+        # Both are 0 outside of the brain, which has no error.
+        divisor = np.where(inside, images[name], np.nan)
+        errors = [100 * (maps[name] / divisor - 1) for maps in found.values()]
+        reach = max(np.nanpercentile(np.abs(error), 90) for error in errors) or 1.0
+        for i, (maps, error) in enumerate(zip(found.values(), errors, strict=True)):
+            _show(axes[1 + 2 * i], np.where(inside, maps[name] * style.scale, np.nan), style.colours, norm)
+            shown = _show_error(axes[2 + 2 * i], error, reach, f"mean |error| {np.nanmean(np.abs(error)):.3g} %")
+            if i == len(errors) - 1:
+                _colour_bar(shown, "%")
+    titles = ["truth", *(title for name in found for title in (name, "error"))]
+    for axis, title in zip(grid[0], titles, strict=True):
+        axis.set_title(title)
+    return figure
+
+
 def estimates_figure(estimate: Mapping[str, Image], mask: Image | None = None) -> "Figure":
     """A panel for each of t1, t2, b1, b0 and m0 that there is, where no truth is known.
 
@@ -112,8 +163,6 @@ def _norm(style, image):
 
 
 def _draw_row(axes, style, true, found):
-    from matplotlib.colors import Normalize
-
     true, found = true * style.scale, found * style.scale
     norm = _norm(style, true)
     axes[0].set_ylabel(style.label, rotation=0, ha="right", va="center", fontsize="large")
@@ -125,10 +174,17 @@ def _draw_row(axes, style, true, found):
         error, unit = 100 * error / np.where(true == 0, np.nan, true), "%"
     size = np.abs(error[np.isfinite(error)])
     reach = _round_up(np.percentile(size, 95)) if size.size else 1.0
-    _colour_bar(_show(axes[2], error, "coolwarm", Normalize(-reach, reach)), unit)
     typical = f"median |error| {np.median(size):.2g} {unit}" if size.size else "no estimate"
+    _colour_bar(_show_error(axes[2], error, reach, typical), unit)
+
+
+def _show_error(axis, error, reach, note):
+    """Signed errors between -reach and reach, with a note in the corner."""
+    from matplotlib.colors import Normalize
+
     box = {"facecolor": "black", "edgecolor": "none", "pad": 1.5}
-    axes[2].text(0.03, 0.03, typical, transform=axes[2].transAxes, color="white", fontsize="small", bbox=box)
+    axis.text(0.03, 0.03, note, transform=axis.transAxes, color="white", fontsize="small", bbox=box)
+    return _show(axis, error, "coolwarm", Normalize(-reach, reach))
 
 
 def _show(axis, image: Float[np.ndarray, "y x"], colours: str, norm):
