@@ -108,48 +108,45 @@ def levenberg_marquardt(
     less than rounding does. All voxels step until the last one has ended, or `max_iterations`; those that ended
     stay where they are. No derivatives: see what calls it.
     """
+    p, n = start.shape
     same = ROUNDING * jnp.finfo(start.dtype).eps
-    diagonal = jnp.eye(len(start), dtype=start.dtype)[..., None]
+    diagonal = jnp.eye(p, dtype=start.dtype)[..., None]
 
     def unfinished(state):
-        *_, going, i = state
-        return jnp.any(going) & (i < max_iterations)
+        *_, going, evaluations = state
+        return jnp.any(going) & (evaluations <= max_iterations)
 
     def step(state):
-        point, at, damping, iterations, converged, going, i = state
+        trial, point, at, damping, settled, iterations, going, evaluations = state
+        there = expand(trial)
+        # Rounding of the signal, by `same` of its norm, changes the cost by that times the residual.
+        whole = at.energy + 2 * at.cost
+        better = there.cost <= at.cost + same * jnp.sqrt(at.cost * whole) + same**2 * whole
+        point = _choose(going & better, trial, point)
+        at = Expansion(*(_choose(going & better, new, old) for new, old in zip(there, at, strict=True)))
+        damping = jnp.where(better, damping / 10, damping * 10)
+        iterations = iterations + (going & (evaluations > 0))
+        going = going & ~settled & (damping < STUCK)
+
         curvature, free = free_only(at.curvature, held(point, at.gradient, low, high))
         damped = curvature * (1 + damping[None, None] * diagonal)
         move = -solve_small(damped, at.gradient * free, undetermined(at.energy))
         trial = jnp.clip(point + jnp.clip(move, -LARGEST_STEP, LARGEST_STEP), low[:, None], high[:, None])
         moved = trial - point
-        there = expand(trial)
-        # Rounding of the signal, by `same` of its norm, changes the cost by that times the residual.
-        whole = at.energy + 2 * at.cost
-        better = there.cost <= at.cost + same * jnp.sqrt(at.cost * whole) + same**2 * whole
         small = jnp.max(jnp.abs(moved), axis=0) <= tolerance
         change = jnp.sum(moved[:, None] * curvature * moved[None], axis=(0, 1))
         # A damped step is small for another reason.
-        settled = (small | (change <= same**2 * whole)) & (damping <= 1)
-        taken = going & better
-        point = _choose(taken, trial, point)
-        at = Expansion(*(_choose(taken, new, old) for new, old in zip(there, at, strict=True)))
-        damping = jnp.where(better, damping / 10, damping * 10)
-        converged = jnp.where(going, settled, converged)
-        iterations = iterations + going
-        return point, at, damping, iterations, converged, going & ~settled & (damping < STUCK), i + 1
+        ending = (small | (change <= same**2 * (at.energy + 2 * at.cost))) & (damping <= 1)
+        settled = jnp.where(going, ending, settled)
+        return trial, point, at, damping, settled, iterations, going, evaluations + 1
 
-    n = start.shape[1]
-    state = (
-        start,
-        expand(start),
-        jnp.full(n, DAMPING, start.dtype),
-        jnp.zeros(n, jnp.int32),
-        jnp.zeros(n, bool),
-        jnp.ones(n, bool),
-        jnp.zeros((), jnp.int32),
-    )
-    point, _, _, iterations, converged, _, _ = jax.lax.while_loop(unfinished, step, state)
-    return Minimum(point, iterations, converged)
+    # The first evaluation, that of the start, is better than nothing.
+    zero = jnp.zeros(n, start.dtype)
+    nothing = Expansion(zero + jnp.inf, jnp.zeros((p, n), start.dtype), jnp.zeros((p, p, n), start.dtype), zero)
+    counts = jnp.zeros(n, jnp.int32), jnp.ones(n, bool), jnp.zeros((), jnp.int32)
+    state = start, start, nothing, zero + 10 * DAMPING, jnp.zeros(n, bool), *counts
+    _, point, _, _, settled, iterations, going, _ = jax.lax.while_loop(unfinished, step, state)
+    return Minimum(point, iterations, settled & ~going)
 
 
 def _choose(first, these, those):

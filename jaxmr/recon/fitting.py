@@ -9,7 +9,6 @@ and do not depend on how it was found. This is the nonlinear block of learned re
 PINQI, IEEE TCI 2024, eq. 13. Units are those of the model: seconds.
 """
 
-import itertools
 from collections.abc import Mapping
 from typing import Any, final
 
@@ -22,22 +21,9 @@ from jaxmr.core.checks import cast, is_concrete, require_values
 from jaxmr.core.types import Array, Float, Shaped
 from jaxmr.core.voxelwise import levenberg_marquardt
 from jaxmr.mrf.container import parameter
+from jaxmr.recon.closed_form import Problem, at_minimum, best_on_grid, expand, signal
 from jaxmr.recon.relaxometry import SignalModel
-from jaxmr.recon.separable import (
-    Problem,
-    at_minimum,
-    coordinates_of,
-    expand,
-    inner,
-    limits,
-    penalties,
-    projected,
-    signal,
-    values_at,
-)
-
-GRID = (64, 16, 8)
-"""Starting values along each of one, two or three and more unknowns."""
+from jaxmr.recon.separable import Objective, coordinates_of, inner, limits, values_at
 
 
 @final
@@ -111,54 +97,25 @@ def fit(
 @eqx.filter_jit
 def _fitted(model, data, known, prior, weights, initial, tolerance, max_iterations):
     voxels, dtype = data.shape[:-1], data.real.dtype
-    maps = cast((known, prior, weights), dtype)
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1), maps)
-    problem = Problem(cast(model, dtype), jnp.moveaxis(data.reshape(-1, data.shape[-1]), -1, 0), *flat)
+    model, maps = cast((model, (known, prior, weights, initial)), dtype)
+    known, prior, weights, initial = jax.tree.map(lambda leaf: leaf.reshape(-1), maps)
+    flat = jnp.moveaxis(data.reshape(-1, data.shape[-1]), -1, 0)
+    problem = Problem(model, known, Objective(model.bounds, flat, prior, weights))
+    # The search is not differentiated: the minimum is.
     fixed = jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_array(leaf) else leaf, problem)
-    if initial:
-        values = {name: jax.lax.stop_gradient(leaf).reshape(-1) for name, leaf in cast(initial, dtype).items()}
-        start = coordinates_of(model, values)
-    else:
-        start = _best_on_grid(fixed)
-    low, high = limits(model, dtype)
+    start = coordinates_of(model.bounds, jax.lax.stop_gradient(initial)) if initial else best_on_grid(fixed)
     found = levenberg_marquardt(
         lambda point: expand(fixed, point),
-        jnp.clip(start, low[:, None], high[:, None]),
-        low,
-        high,
+        start,
+        *limits(model.bounds, dtype),
         tolerance=tolerance,
         max_iterations=max_iterations,
     )
     point, m0 = at_minimum(problem, found.point)
-    left = fixed.data - jax.lax.stop_gradient(m0)[None] * signal(fixed, found.point)
+    left = fixed.objective.data - jax.lax.stop_gradient(m0)[None] * signal(fixed, found.point)
     residual = jnp.sqrt(inner(left, left).real)
-    maps = values_at(model, point), m0, residual, found.iterations, found.converged
-    return Fit(*jax.tree.map(lambda leaf: leaf.reshape(voxels), maps))
-
-
-def _best_on_grid(problem):
-    """The point of a coarse grid with the smallest sum of squares, voxel by voxel; its middle without signal."""
-    low, high = limits(problem.model, problem.data.real.dtype)
-    p, n_voxels = len(low), problem.data.shape[1]
-    n = GRID[min(p, len(GRID)) - 1]
-    fractions = (np.arange(n) + 0.5) / n
-    places = jnp.asarray(np.array(list(itertools.product(fractions, repeat=p))), low.dtype)
-    nodes = low[None] + (high - low)[None] * places
-
-    def attempt(state, node):
-        best, lowest = state
-        i, place = node
-        point = jnp.broadcast_to(place[:, None], (p, n_voxels if problem.known else 1))
-        total, projection = projected(problem, signal(problem, point))
-        gain = (projection.conj() * projection).real / jnp.where(total > 0, total, 1)
-        cost = penalties(problem, jnp.broadcast_to(point, (p, n_voxels)))[2] - gain
-        return (jnp.where(cost < lowest, i, best), jnp.minimum(cost, lowest)), None
-
-    # Where no node gains anything: the middle.
-    lowest = jnp.full(n_voxels, jnp.inf if problem.prior else 0, low.dtype)
-    state = jnp.full(n_voxels, len(nodes)), lowest
-    (best, _), _ = jax.lax.scan(attempt, state, (jnp.arange(len(nodes)), nodes), unroll=4)
-    return jnp.concatenate([nodes, (low + high)[None] / 2]).T[:, best]
+    found = values_at(model.bounds, point), m0, residual, found.iterations, found.converged
+    return Fit(*jax.tree.map(lambda leaf: leaf.reshape(voxels), found))
 
 
 def _maps(name, maps, voxels, allowed):

@@ -1,12 +1,13 @@
-r"""Least squares with one complex factor: the maths of `jaxmr.recon.fit`, voxel axis last.
+r"""Least squares with one factor that is linear, the voxel axis last: what closed-form and exact models share.
 
-    minimise  |m0 f(p) - y|^2 + sum_k lambda_k |p_k - prior_k|^2
+    minimise over p, m0    |m0 f(p) - y|^2 + sum_k lambda_k |p_k - prior_k|^2,    m0 among the p_k
 
-m0 is eliminated (variable projection: Golub and Pereyra, Inverse Problems 19:R1, 2003); the unknowns p are counted
-in coordinates, the logarithm of those that are positive.
+m0 is eliminated (variable projection: Golub and Pereyra, Inverse Problems 19:R1, 2003). The unknowns p are counted
+in coordinates: the logarithm of those that are positive.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -14,163 +15,108 @@ import jax
 import jax.numpy as jnp
 
 from jaxmr.core.types import Array, Float, Shaped
-from jaxmr.core.voxelwise import Expansion, free_only, solve_small, undetermined
-from jaxmr.recon.relaxometry import SignalModel
+from jaxmr.core.voxelwise import Expansion
 
 WRITTEN_OUT = 16
 """Times whose sum is written out: a quarter of the time of a reduction on a CPU."""
+Bounds = tuple[tuple[str, float, float], ...]
+"""Name, lowest and highest value of each unknown; one whose lowest is positive is counted in its logarithm."""
 
 
-class Problem(eqx.Module):
-    """What defines the minimum: leaves `(n_times, voxels)` and `(voxels,)`. Names without a prior are left out."""
+class Objective(eqx.Module):
+    """What is minimised, but for the signal. Names without a prior are left out."""
 
-    model: SignalModel
+    bounds: Bounds = eqx.field(static=True)
     data: Shaped[Array, "n_times voxels"]
-    known: dict[str, Shaped[Array, "voxels"]]
     prior: dict[str, Shaped[Array, "voxels"]]
     weights: dict[str, Float[Array, "voxels"]]
 
 
-@eqx.filter_custom_jvp
-def at_minimum(problem: Problem, point):
-    """Coordinates of the unknowns and m0 at a minimum, `point` of `problem`: no search, but its derivatives."""
-    shape = signal(problem, point)
-    total, projection = projected(problem, shape)
-    return point, projection / jnp.where(total > 0, total, 1)
-
-
-@at_minimum.def_jvp
-def _implicit(primals, tangents):
-    """dx = -H^-1 dF: F is the gradient of the sum of squares, 0 at the minimum, H its derivative there.
-
-    H is (unknowns, m0) with a multiple of the identity for m0, so that one p x p system remains.
-    """
-    problem, given = primals
-    point, m0 = at_minimum(problem, given)
-    _, changes = eqx.filter_jvp(lambda problem: _stationarity(problem, point, m0), (problem,), (tangents[0],))
-    # None where nothing changes.
-    d_unknowns, d_m0 = (jnp.zeros_like(x) if d is None else d for x, d in zip((point, m0), changes, strict=True))
-    columns = [
-        jax.jvp(lambda point: _stationarity(problem, point, m0), (point,), (one,))[1] for one in _directions(point)
-    ]
-    hessian = jnp.stack([column for column, _ in columns])
-    coupling = jnp.stack([column for _, column in columns])
-    total, _ = projected(problem, signal(problem, point))
-    share = 1 / jnp.where(total > 0, total, 1)
-    reduced = hessian - (coupling.conj()[:, None] * coupling[None]).real * share[None, None]
-    rhs = d_unknowns - (coupling.conj() * (d_m0 * share)[None]).real
-    low, high = limits(problem.model, point.dtype)
-    reduced, free = free_only(reduced, (point <= low[:, None]) | (point >= high[:, None]))
-    moved = -solve_small(reduced, rhs * free, undetermined(_energy(problem, point, m0, total)))
-    return (point, m0), (moved, -(d_m0 + jnp.sum(coupling * moved, axis=0)) * share)
-
-
-def _stationarity(problem, point, m0):
-    """Half the gradient of the sum of squares by the unknowns' coordinates (real) and by m0 (as d/d conj(m0) x 2)."""
-    shape, slopes = _signal_and_slopes(problem, point)
-    left = m0[None] * shape - problem.data
-    by_m0 = inner(shape, left)
-    if "m0" in problem.prior:
-        by_m0 = by_m0 + problem.weights["m0"] * (m0 - problem.prior["m0"])
-    data_part = [(m0.conj() * inner(slope, left)).real for slope in slopes]
-    pull, _, _ = penalties(problem, point)
-    return jnp.stack(data_part) + pull, by_m0
-
-
-def expand(problem, point) -> Expansion:
-    """The sum of squares after m0 is eliminated, with the Gauss-Newton curvature of what is left."""
-    shape, slopes = _signal_and_slopes(problem, point)
-    total, projection = projected(problem, shape)
-    share = 1 / jnp.where(total > 0, total, 1)
-    m0 = projection * share
-    left = m0[None] * shape - problem.data
-    pull, curvature, penalty = penalties(problem, point)
-    cost = (inner(left, left).real + penalty) / 2
-    if "m0" in problem.prior:
-        off = m0 - problem.prior["m0"]
-        cost = cost + problem.weights["m0"] * (off.conj() * off).real / 2
-    size = (m0.conj() * m0).real
-    gradient = jnp.stack([(m0.conj() * inner(slope, left)).real for slope in slopes]) + pull
-    mixed = [inner(shape, slope) * share for slope in slopes]
-    rows = [
-        [size * (inner(a, b) - total * u.conj() * v).real for b, v in zip(slopes, mixed, strict=True)]
-        for a, u in zip(slopes, mixed, strict=True)
-    ]
-    matrix = (
-        jnp.stack([jnp.stack(row) for row in rows])
-        + curvature[None] * jnp.eye(len(slopes), dtype=size.dtype)[..., None]
-    )
-    return Expansion(cost, gradient, matrix, _energy(problem, point, m0, total))
-
-
-def limits(model: SignalModel, dtype) -> tuple[Float[Array, "p"], Float[Array, "p"]]:
+def limits(bounds: Bounds, dtype) -> tuple[Float[Array, "p"], Float[Array, "p"]]:
     """Bounds of the unknowns' coordinates."""
-    edges = [(jnp.log(low), jnp.log(high)) if low > 0 else (low, high) for _, low, high in model.bounds]
+    edges = [(jnp.log(low), jnp.log(high)) if low > 0 else (low, high) for _, low, high in bounds]
     low, high = zip(*edges, strict=True)
     return jnp.array(low, dtype), jnp.array(high, dtype)
 
 
-def values_at(model: SignalModel, point: Any) -> dict[str, Any]:
+def values_at(bounds: Bounds, point: Any) -> dict[str, Any]:
     """Unknowns by name from their coordinates `(p, ...)`."""
-    return {name: jnp.exp(x) if low > 0 else x for (name, low, _), x in zip(model.bounds, point, strict=True)}
+    return {name: jnp.exp(x) if low > 0 else x for (name, low, _), x in zip(bounds, point, strict=True)}
 
 
-def coordinates_of(model: SignalModel, values: dict[str, Any]) -> Float[Array, "p voxels"]:
-    """Coordinates of unknowns, within the bounds."""
-    clipped = {name: jnp.clip(values[name], low, high) for name, low, high in model.bounds}
-    return jnp.stack([jnp.log(clipped[name]) if low > 0 else clipped[name] for name, low, _ in model.bounds])
+def coordinates_of(bounds: Bounds, values: dict[str, Any]) -> Float[Array, "p voxels"]:
+    """Coordinates of unknowns, brought within their bounds."""
+    clipped = {name: jnp.clip(values[name], low, high) for name, low, high in bounds}
+    return jnp.stack([jnp.log(clipped[name]) if low > 0 else clipped[name] for name, low, _ in bounds])
 
 
-def signal(problem, point):
-    """Signals of m0 = 1, (n_times, voxels); one column serves all voxels where no map differs between them."""
-    model = problem.model
-
-    def one(point, known):
-        return model.shape(**values_at(model, point), **known)
-
-    shape = jax.vmap(one, in_axes=(-1, 0), out_axes=-1)(point, problem.known)
-    return shape if jnp.iscomplexobj(shape) else shape.astype(point.dtype)
-
-
-def _signal_and_slopes(problem, point):
-    """Signals of m0 = 1 and their derivatives by each coordinate of the unknowns."""
-    shape, slopes = signal(problem, point), []
-    for one in _directions(point):
-        slopes.append(jax.jvp(lambda point: signal(problem, point), (point,), (one,))[1])
-    return shape, slopes
-
-
-def _directions(point):
-    """One tangent per unknown, for all voxels at once: each voxel's signal is its own."""
-    return [jnp.zeros_like(point).at[k].set(1) for k in range(len(point))]
-
-
-def projected(problem, shape):
-    """The quadratic in m0: its curvature |f|^2 + lambda, and what that is to be equal to m0 times."""
-    total, projection = inner(shape, shape).real, inner(shape, problem.data)
-    if "m0" in problem.prior:
-        weight = problem.weights["m0"]
-        total, projection = total + weight, projection + weight * problem.prior["m0"]
+def projected(objective: Objective, shape) -> tuple[Float[Array, "voxels"], Shaped[Array, "voxels"]]:
+    """The quadratic in m0: its curvature |f|^2 + lambda, and what m0 times that must be."""
+    total, projection = inner(shape, shape).real, inner(shape, objective.data)
+    if "m0" in objective.prior:
+        weight = objective.weights["m0"]
+        total, projection = total + weight, projection + weight * objective.prior["m0"]
     return total, projection
 
 
-def penalties(problem, point):
-    """Gradient and curvature of half the penalty by the coordinates, both (p, voxels), and the penalty (voxels,)."""
-    values = values_at(problem.model, point)
+def best_m0(objective: Objective, shape) -> Shaped[Array, "voxels"]:
+    """The m0 that goes with signals `(n_times, voxels)`; 0 where they are."""
+    total, projection = projected(objective, shape)
+    return projection / jnp.where(total > 0, total, 1)
+
+
+def penalties(objective: Objective, point) -> tuple[Array, Array, Array]:
+    """Gradient and curvature of half the penalty by the coordinates, (p, voxels), and the penalty, (voxels,)."""
+    values = values_at(objective.bounds, point)
     pulls, curvatures, penalty = [], [], jnp.zeros_like(point[0])
-    for (name, low, _), value in zip(problem.model.bounds, values.values(), strict=True):
+    for (name, low, _), value in zip(objective.bounds, values.values(), strict=True):
         slope = value if low > 0 else jnp.ones_like(value)
-        weight = problem.weights.get(name, jnp.zeros_like(value))
-        off = value - problem.prior.get(name, jnp.zeros_like(value))
+        weight = objective.weights.get(name, jnp.zeros_like(value))
+        off = value - objective.prior.get(name, jnp.zeros_like(value))
         pulls.append(weight * slope * off)
         curvatures.append(weight * slope**2)
         penalty = penalty + weight * off**2
     return jnp.stack(pulls), jnp.stack(curvatures), penalty
 
 
-def _energy(problem, point, m0, total):
+def gradient(objective: Objective, point, m0, shape, slopes: Sequence) -> tuple[Array, Array]:
+    """Half the derivative of the sum of squares by the coordinates, real, and by m0, its parts as a complex number.
+
+    shape, slopes: signal of m0 = 1 and its derivatives by the coordinates, `(n_times, voxels)` each.
+    """
+    left = m0[None] * shape - objective.data
+    by_m0 = inner(shape, left)
+    if "m0" in objective.prior:
+        by_m0 = by_m0 + objective.weights["m0"] * (m0 - objective.prior["m0"])
+    pull, _, _ = penalties(objective, point)
+    return jnp.stack([(m0.conj() * inner(slope, left)).real for slope in slopes]) + pull, by_m0
+
+
+def expansion(objective: Objective, point, shape, slopes: Sequence) -> Expansion:
+    """The sum of squares after m0 is eliminated, with the Gauss-Newton curvature of what is left."""
+    total, projection = projected(objective, shape)
+    share = 1 / jnp.where(total > 0, total, 1)
+    m0 = projection * share
+    left = m0[None] * shape - objective.data
+    _, curvature, penalty = penalties(objective, point)
+    if "m0" in objective.prior:
+        off = m0 - objective.prior["m0"]
+        penalty = penalty + objective.weights["m0"] * (off.conj() * off).real
+    size = (m0.conj() * m0).real
+    along = [inner(shape, slope) for slope in slopes]
+    rows = [
+        jnp.stack([size * (inner(a, b) - u.conj() * v * share).real for b, v in zip(slopes, along, strict=True)])
+        for a, u in zip(slopes, along, strict=True)
+    ]
+    matrix = jnp.stack(rows) + curvature[None] * jnp.eye(len(slopes), dtype=size.dtype)[..., None]
+    by_point, _ = gradient(objective, point, m0, shape, slopes)
+    cost = (inner(left, left).real + penalty) / 2
+    return Expansion(cost, by_point, matrix, energy(objective, point, m0, total))
+
+
+def energy(objective: Objective, point, m0, total) -> Float[Array, "voxels"]:
     """Of signal and penalties: the scale against which a curvature is nothing."""
-    _, curvature, _ = penalties(problem, point)
+    _, curvature, _ = penalties(objective, point)
     return (m0.conj() * m0).real * total + jnp.sum(curvature, axis=0)
 
 
