@@ -1,6 +1,7 @@
 """From samples to images and maps: adjoint and parallel-imaging reconstruction, voxelwise fits."""
 
 from jaxmr.recon.fitting import Fit, fit
+from jaxmr.recon.refining import Refined, refine
 from jaxmr.recon.relaxometry import (
     SignalModel,
     inversion_recovery,
@@ -13,12 +14,14 @@ from jaxmr.recon.sense import adjoint_reconstruction, cg_sense, root_sum_of_squa
 
 __all__ = [
     "Fit",
+    "Refined",
     "SignalModel",
     "adjoint_reconstruction",
     "cg_sense",
     "fit",
     "inversion_recovery",
     "magnitude",
+    "refine",
     "root_sum_of_squares",
     "saturation_recovery",
     "t2_decay",

@@ -15,12 +15,12 @@ from typing import Any, final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxmr.core.checks import cast, is_concrete, require_values
+from jaxmr.core.checks import cast, require_values
 from jaxmr.core.types import Array, Float, Shaped
 from jaxmr.core.voxelwise import levenberg_marquardt
 from jaxmr.mrf.container import parameter
+from jaxmr.recon.arguments import maps_of, weights_of
 from jaxmr.recon.closed_form import Problem, at_minimum, best_on_grid, expand, signal
 from jaxmr.recon.relaxometry import SignalModel
 from jaxmr.recon.separable import Objective, coordinates_of, inner, limits, values_at
@@ -82,10 +82,10 @@ def fit(
     require_values("data", data, "set voxels outside the mask to zero")
     voxels = data.shape[:-1]
     names = (*model.unknowns, "m0")
-    known = _maps("known", known, voxels, None)
-    prior = _maps("prior", prior, voxels, names)
-    weights = _weights(regularisation, prior, voxels)
-    initial = _maps("initial", initial, voxels, model.unknowns)
+    known = maps_of("known", known, voxels, None)
+    prior = maps_of("prior", prior, voxels, names)
+    weights = weights_of(regularisation, prior, voxels)
+    initial = maps_of("initial", initial, voxels, model.unknowns)
     if initial and set(initial) != set(model.unknowns):
         raise ValueError(f"initial must have all of {model.unknowns}, got {tuple(initial)}; leave it out for the grid")
     if not jnp.iscomplexobj(data) and jnp.iscomplexobj(prior.get("m0", 0.0)):
@@ -116,38 +116,6 @@ def _fitted(model, data, known, prior, weights, initial, tolerance, max_iteratio
     residual = jnp.sqrt(inner(left, left).real)
     found = values_at(model.bounds, point), m0, residual, found.iterations, found.converged
     return Fit(*jax.tree.map(lambda leaf: leaf.reshape(voxels), found))
-
-
-def _maps(name, maps, voxels, allowed):
-    """A mapping of maps as arrays of shape `voxels`, names and values checked."""
-    found = {}
-    for key, value in (maps or {}).items():
-        if allowed is not None and key not in allowed:
-            raise ValueError(f"{name} names {key!r}, but the model's are {', '.join(allowed)}")
-        value = jnp.asarray(value)
-        value = value if jnp.issubdtype(value.dtype, jnp.inexact) else value.astype(float)
-        require_values(f"{name}[{key!r}]", value, "set voxels outside the mask to something plausible")
-        try:
-            found[key] = jnp.broadcast_to(value, voxels)
-        except ValueError as error:
-            raise ValueError(
-                f"{name}[{key!r}] must broadcast to the voxels of data, {voxels}, got {value.shape}"
-            ) from error
-    return found
-
-
-def _weights(regularisation, prior, voxels):
-    """The weight of each map of `prior`."""
-    given = regularisation if isinstance(regularisation, Mapping) else dict.fromkeys(prior, regularisation)
-    absent = not isinstance(regularisation, Mapping) and is_concrete(regularisation) and not np.any(regularisation)
-    if (not prior and not absent) or (prior and absent) or set(given) != set(prior):
-        raise ValueError(
-            f"prior and regularisation go together, a weight for every map of the prior; got a prior of "
-            f"{tuple(prior) or None} and regularisation={regularisation!r}"
-        )
-    for key, value in given.items():
-        require_values(f"regularisation[{key!r}]", value, "the problem is unbounded below zero", minimum=0)
-    return _maps("regularisation", given, voxels, None)
 
 
 def _require_times(model, data, known):
