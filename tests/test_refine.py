@@ -1,5 +1,6 @@
 """Refinement through the exact model: known tissues come back, and the error map is the scatter."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -55,13 +56,16 @@ def test_matched_maps_become_exact(dictionary, raw):
     assert (found.deviation["t1"][full] < 1e-5).all()
 
 
-def test_raw_signals_are_projected_and_chunks_do_not_matter(dictionary, monkeypatch):
+def test_raw_signals_are_projected_and_chunks_and_devices_do_not_matter(dictionary, monkeypatch):
     _, _, signals = voxels((30,))
     signals = signals + noise(signals.shape)
     start = mr.mrf.match(dictionary, signals)
     whole = refine(SEQUENCE, signals, start, model=MODEL, basis=dictionary.basis)
     monkeypatch.setattr("jaxmr.recon.refining._rows", lambda *_: 8)
-    parts = refine(SEQUENCE, mr.mrf.project(signals, dictionary.basis), start, model=MODEL, basis=dictionary.basis)
+    points = mr.mrf.project(signals, dictionary.basis)
+    devices = jax.devices()
+    assert len(devices) == 2
+    parts = refine(SEQUENCE, points, start, model=MODEL, basis=dictionary.basis, devices=devices)
     for name in ("t1", "t2"):
         np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-9)
         np.testing.assert_allclose(parts.deviation[name], whole.deviation[name], rtol=1e-6)
@@ -73,7 +77,7 @@ def test_transmit_field_is_known_or_refined():
     tissue, _, signals = voxels((10,), b1=b1)
     known = refine(SEQUENCE, signals, mr.Tissue(t1=1.0, t2=0.08, b1=b1), model=MODEL)
     np.testing.assert_allclose(known.t2, tissue.t2, rtol=1e-6)
-    blind = refine(SEQUENCE, signals, mr.Tissue(t1=1.0, t2=0.08), model=MODEL)
+    blind = refine(SEQUENCE, signals, mr.Tissue(t1=1.0, t2=0.08, b1=1.0), model=MODEL)
     assert relative(blind.t2, tissue.t2) > 0.03
     found = refine(SEQUENCE, signals, mr.Tissue(t1=1.0, t2=0.08, b1=1.0), model=MODEL, wrt=("t1", "t2", "b1"))
     np.testing.assert_allclose(found.b1, b1, rtol=1e-5)
@@ -155,6 +159,8 @@ def test_bad_input_is_refused_with_the_remedy():
         refine(SEQUENCE, signals, tissue, wrt=("t1", "m0"))
     with pytest.raises(ValueError, match="basis must have orthonormal columns"):
         refine(SEQUENCE, signals, tissue, basis=np.ones((N, 2)))
+    with pytest.raises(ValueError, match=r"noise_std must be a number or a map of shape \(3,\), got \(2,\)"):
+        refine(SEQUENCE, signals, tissue, noise_std=np.ones(2))
     with pytest.raises(ValueError, match="4 numbers per voxel leave nothing to estimate the noise from"):
         refine(SEQUENCE, signals, tissue, basis=np.eye(N)[:, :2])
     with pytest.raises(ValueError, match="prior and regularisation go together"):

@@ -72,7 +72,7 @@ class Refined(eqx.Module):
         return parameter(self, name)
 
     @property
-    def images(self) -> dict[str, np.ndarray]:
+    def images(self) -> dict[str, Any]:
         """All maps by name, as `io.nifti.write_maps` and `plot.maps.maps_figure` take them."""
         deviations = {f"{name}_deviation": value for name, value in self.deviation.items()}
         return {**self.parameters, "m0": self.m0, **deviations, "residual": self.residual}
@@ -114,14 +114,15 @@ def refine(
     n_numbers = 2 * points.shape[-1]
     if noise_std is None and n_numbers <= len(names) + 2:
         raise ValueError(f"{n_numbers} numbers per voxel leave nothing to estimate the noise from; give noise_std")
+    given = None if noise_std is None else _noise_map(noise_std, voxels)
 
     flat = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1), (tissue, prior, weights))
     points = points.reshape(-1, points.shape[-1])
     live = np.flatnonzero(np.any(points != 0, axis=-1))
-    found = _unrefined(flat[0], names, points.dtype)
+    found: Any = _unrefined(flat[0], names, points.dtype)
     if live.size:
-        longest = jax.tree.map(lambda leaf: leaf[live], flat[0])
-        model = plan(sequence, dataclasses.replace(longest, t2=MARGIN * longest.t2), model)
+        seen = jax.tree.map(lambda leaf: leaf[live], flat[0])
+        model = plan(sequence, dataclasses.replace(seen, t2=MARGIN * seen.t2), model)
         rows = _rows(live.size, sequence, len(names), points.dtype)
         key = None if devices is None else tuple(devices)
         for part in host_chunks(live.size, rows, "refining", progress):
@@ -132,11 +133,10 @@ def refine(
             n = part.stop - part.start
             for whole, new in zip(jax.tree.leaves(found), jax.tree.leaves(results), strict=True):
                 whole[chosen[:n]] = np.asarray(new)[:n]
-    noise = noise_std if noise_std is not None else _noise(found.residual, n_numbers - len(names) - 2)
-    require_values("noise_std", noise, "it is the standard deviation of each real number", minimum=0)
-    scale = np.broadcast_to(np.asarray(noise).reshape(-1) if np.ndim(noise) else noise, found.residual.shape)
-    for unit in found.deviation.values():
-        np.multiply(unit, scale, out=unit, where=np.isfinite(unit))
+    noise = found.residual / np.sqrt(max(n_numbers - len(names) - 2, 1)) if given is None else given
+    for deviation in found.deviation.values():
+        finite = np.isfinite(deviation)
+        deviation[finite] *= noise[finite]
     return jax.tree.map(lambda leaf: leaf.reshape(voxels), found)
 
 
@@ -244,6 +244,8 @@ def _rows(n, sequence, p, dtype) -> int:
     return min(2 ** int(np.log2(fitting)), n)
 
 
-def _noise(residual, freedom) -> Float[np.ndarray, "n"]:
-    """Standard deviation of each real number from the residual of a fit with so many degrees of freedom."""
-    return residual / np.sqrt(freedom)
+def _noise_map(noise_std, voxels) -> Float[np.ndarray, "n"]:
+    require_values("noise_std", noise_std, "it is the standard deviation of each real number", minimum=0)
+    if np.shape(noise_std) not in ((), voxels):
+        raise ValueError(f"noise_std must be a number or a map of shape {voxels}, got {np.shape(noise_std)}")
+    return np.broadcast_to(np.asarray(noise_std, float), voxels).reshape(-1)
