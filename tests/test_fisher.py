@@ -5,6 +5,7 @@ import numpy as np
 
 import jaxmr as mr
 from checks import sine_train
+from jaxmr.core.information import smallest_variances
 from jaxmr.units import ms
 
 SEQUENCE = mr.sequences.fisp(sine_train(80), 12 * ms, 3 * ms, 20 * ms)
@@ -23,6 +24,16 @@ def test_an_unseen_parameter_has_no_bound():
     """One pulse of zero flip: nothing is known about anything."""
     silent = mr.sequences.fisp(np.zeros(4), 12 * ms, 3 * ms)
     assert np.isinf(mr.design.crlb(silent, mr.Tissue(t1=1.0, t2=0.1), wrt=("t1", "t2"), model=mr.EPG())).all()
+
+
+def test_parameters_that_cannot_be_told_apart_have_no_bound():
+    """Precession in a train of constant TR is one phase; what the others are worth does not suffer."""
+    tissue = mr.Tissue(t1=0.9, t2=0.085, b0=3.0, m0=1.0)
+    alone = mr.design.crlb(SEQUENCE, tissue, wrt=("t1", "t2"), model=mr.EPG())
+    information = np.zeros((4, 4))
+    information[:2, :2] = mr.design.fisher_information(SEQUENCE, tissue, ("t1", "t2"), mr.EPG())
+    information[2:, 2:] = 5.0
+    np.testing.assert_allclose(smallest_variances(jnp.asarray(information)), [*alone, np.inf, np.inf], rtol=1e-9)
 
 
 def test_matching_scatters_as_the_bound_says():

@@ -115,6 +115,10 @@ def test_regularisation_and_weights_are_those_of_the_normal_equations():
     expected = np.linalg.solve(E.conj().T @ (W[:, None] * E) + 2.5 * np.eye(36), E.conj().T @ (W * samples.ravel()))
     found = cg_sense(samples, operator, coils, weights=weights, regularisation=2.5, tolerance=1e-12)
     assert relative(found.value.ravel(), expected) < 1e-10
+    prior = rng.normal(size=(6, 6)) + 1j * rng.normal(size=(6, 6))
+    drawn = np.linalg.solve(E.conj().T @ (W[:, None] * E) + 2.5 * np.eye(36), 2.5 * prior.ravel())
+    found = cg_sense(samples, operator, coils, weights=weights, regularisation=2.5, prior=prior, tolerance=1e-12)
+    assert relative(found.value.ravel(), expected + drawn) < 1e-10
 
 
 def test_a_subspace_of_images_comes_back():
@@ -131,32 +135,49 @@ def test_a_subspace_of_images_comes_back():
 
 
 @pytest.mark.parametrize("name", OPERATORS)
-def test_gradients_in_samples_coils_and_regularisation(name):
+def test_gradients_in_samples_coils_regularisation_prior_and_weights(name):
     operator, image, coils = OPERATORS[name], phantom(), coil_maps(n_coils=3)
     samples = operator.forward(coils * image)
     rng = np.random.default_rng(2)
     target = rng.normal(size=(N, N))
 
     def loss(point):
-        samples, coils, weight, shift = point
+        samples, coils, weight, prior, weights, shift = point
         moved = operator
         if isinstance(operator, Nufft):
             moved = Nufft(operator.k + shift, VOXEL, (N, N), tolerance=1e-12)
-        found = cg_sense(samples, moved, coils, regularisation=weight, tolerance=1e-13, max_iterations=500)
+        found = cg_sense(
+            samples,
+            moved,
+            coils,
+            weights=weights,
+            regularisation=weight,
+            prior=prior,
+            tolerance=1e-13,
+            max_iterations=500,
+        )
         return jnp.sum(jnp.abs(found.value - target) ** 2)
 
     def complex_like(a):
         return jnp.asarray(rng.normal(size=a.shape) + 1j * rng.normal(size=a.shape))
 
-    point = samples, jnp.asarray(coils), jnp.array(40.0), jnp.array(0.0)
-    ways = complex_like(samples), 0.1 * complex_like(coils), jnp.array(10.0), jnp.array(20.0)
+    weights = jnp.asarray(rng.uniform(0.5, 1, samples.shape[1:]))
+    point = samples, jnp.asarray(coils), jnp.array(40.0), complex_like(image), weights, jnp.array(0.0)
+    ways = (
+        complex_like(samples),
+        0.1 * complex_like(coils),
+        jnp.array(10.0),
+        complex_like(image),
+        jnp.asarray(rng.uniform(-0.3, 0.3, weights.shape)),
+        jnp.array(20.0),
+    )
     value, gradient = jax.jit(loss), jax.jit(jax.grad(loss))(point)
-    for part, way in enumerate(ways[: 4 if isinstance(operator, Nufft) else 3]):
+    for part, way in enumerate(ways[: 6 if isinstance(operator, Nufft) else 5]):
         along = lambda t, part=part, way=way: value(  # noqa: E731
             tuple(p + t * way if q == part else p for q, p in enumerate(point))
         )
         expected = float(central_difference(along, 0.0, 1e-2))
-        assert float(jnp.sum(gradient[part] * way).real) == pytest.approx(expected, rel=1e-7)
+        assert float(jnp.sum(gradient[part] * way).real) == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_brain_from_a_poisson_disc(shared):
@@ -189,3 +210,7 @@ def test_empty_pixels_have_a_gradient_and_wrong_shapes_a_remedy():
         cg_sense(np.zeros((6, N, N)), operator, np.zeros((5, N, N)))
     with pytest.raises(ValueError, match="regularisation must be at least 0, got -1"):
         cg_sense(np.zeros((6, N, N)), operator, coil_maps(), regularisation=-1.0)
+    with pytest.raises(ValueError, match=r"prior must have the shape of the image, \(24, 24\), got \(24,\)"):
+        cg_sense(np.zeros((6, N, N)), operator, coil_maps(), regularisation=1.0, prior=np.zeros(N))
+    with pytest.raises(ValueError, match="prior has no effect with regularisation=0"):
+        cg_sense(np.zeros((6, N, N)), operator, coil_maps(), prior=np.zeros((N, N)))

@@ -9,6 +9,7 @@ from collections.abc import Sequence as Names
 
 import jax.numpy as jnp
 
+from jaxmr.core.information import smallest_variances
 from jaxmr.core.types import Array, Float
 from jaxmr.models import Model, simulate_with_jacobian
 from jaxmr.objects.tissue import Tissue
@@ -32,14 +33,4 @@ def crlb(
     In SI units squared; inf where the signal does not determine a parameter. noise_std: of each of the real and
     the imaginary part of a sample, in units of the signal.
     """
-    information = fisher_information(sequence, tissue, wrt, model, noise_std)
-    # Scaled to a unit diagonal first: T1 and M0 differ by orders of magnitude, and float32 would not bear it.
-    diagonal = jnp.diagonal(information, axis1=-2, axis2=-1)
-    known = diagonal > 0
-    scale = jnp.where(known, 1 / jnp.sqrt(jnp.where(known, diagonal, 1)), 0)
-    correlation = information * scale[..., :, None] * scale[..., None, :]
-    correlation = correlation + jnp.where(known, 0, 1)[..., None] * jnp.broadcast_to(
-        jnp.eye(len(tuple(wrt)), dtype=information.dtype), information.shape
-    )
-    variance = jnp.diagonal(jnp.linalg.inv(correlation), axis1=-2, axis2=-1) * scale**2
-    return jnp.where(known, variance, jnp.inf)
+    return smallest_variances(fisher_information(sequence, tissue, wrt, model, noise_std))
