@@ -19,6 +19,17 @@ def excess(value, limit: float) -> Float[Array, ""]:
     return jnp.sum(jnp.maximum(jnp.asarray(value) / limit - 1, 0) ** 2)
 
 
+def outside(values, lowest: float, highest: float) -> Float[Array, ""]:
+    r"""$\sum (d / (h - l))^2$, d the distance of each value from lowest ... highest.
+
+    Of the flips of a spline before they are clipped: with it, a search looks for a spline that needs no clipping.
+    """
+    if not lowest < highest:
+        raise ValueError(f"lowest must be below highest, got {lowest:g} and {highest:g}")
+    values = jnp.asarray(values)
+    return jnp.sum(((values - jnp.clip(values, lowest, highest)) / (highest - lowest)) ** 2)
+
+
 def longer(sequence: Sequence, limit: float) -> Float[Array, ""]:
     """Excess of the duration of the sequence over `limit`, s."""
     return excess(losses.duration(sequence), limit)

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxmr.core.types import Float
 
-COARSE = 28
+COARSE = 32
 """Places that a corner may take at first."""
 
 
@@ -26,14 +26,16 @@ class Trapezoid(NamedTuple):
 def fit_trapezoid(train) -> Trapezoid:
     """The trapezoid of the highest correlation with a train (n,), base below plateau; ramps may have no length.
 
-    Over all corners on a coarse grid, which is then halved around the best down to quarters of a pulse. Raises
-    `ValueError` for a constant train.
+    Its corners may lie up to a quarter of the train outside of it. Over all corners on a coarse grid, which is then
+    halved around the best down to quarters of a pulse. The trapezoid that stands on its head is that of `-train`.
+    Raises `ValueError` for a constant train.
     """
     train = np.asarray(train, float)
     if train.ndim != 1 or train.size < 4 or not np.ptp(train) > 0:
         raise ValueError(f"train must have 4 or more flips that differ, got shape {train.shape}")
     n = train.size
-    places = np.linspace(-0.5, n - 0.5, COARSE)
+    low, high = -0.25 * n, 1.25 * n
+    places = np.linspace(low, high, COARSE)
     quartets = np.array(np.meshgrid(*[places] * 4, indexing="ij")).reshape(4, -1).T
     quartets = quartets[(np.diff(quartets) >= 0).all(axis=1)]
     best, correlation = _best(quartets, train)
@@ -41,7 +43,7 @@ def fit_trapezoid(train) -> Trapezoid:
     moves = np.array(np.meshgrid(*[(-1, 0, 1)] * 4, indexing="ij")).reshape(4, -1).T
     while step > 0.25:
         near = best + step * moves
-        near = near[(np.diff(near) >= 0).all(axis=1) & (near[:, 0] >= -0.5) & (near[:, 3] <= n - 0.5)]
+        near = near[(np.diff(near) >= 0).all(axis=1) & (near[:, 0] >= low) & (near[:, 3] <= high)]
         moved, found = _best(near, train)
         if found > correlation:
             best, correlation = moved, found
