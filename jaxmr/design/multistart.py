@@ -12,7 +12,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-
 from jaxtyping import Bool
 
 from jaxmr.core.digests import digest
