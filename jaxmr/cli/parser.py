@@ -5,9 +5,12 @@ is imported here, so that help comes at once.
 """
 
 import argparse
-import re
 import sys
 from typing import NamedTuple
+
+from jaxmr.cli.design_options import add_design
+from jaxmr.cli.reconstruct_options import add_reconstruct
+from jaxmr.cli.words import milliseconds_or_none, numbers, size, sizes, slices_or_auto
 
 DEFAULT_GRID = ("t1=300:5500:38", "t2=30:2500:40", "b1=0.76:1.24:17")
 """ms and relative: from cartilage and fat to CSF, T2 <= T1, and the transmit field of a head at 3 T."""
@@ -53,6 +56,11 @@ _COMMANDS = {
         "find the tissue of every voxel of a reconstruction in a dictionary",
         "jaxmr match dictionary.h5 images.nii.gz --mask mask.nii.gz --refine --out maps/",
     ),
+    "reconstruct": (
+        "reconstruct parameter maps from the raw data of a fingerprinting scan",
+        "jaxmr reconstruct raw.h5 dictionary.h5 --out maps/\n"
+        "  jaxmr reconstruct raw.npz dictionary.zarr --method locally-low-rank --refine --out maps/",
+    ),
     "simulate": (
         "simulate the signals of tissues or of a phantom",
         "jaxmr simulate --t1 838,1607 --t2 71,76 --out signals.csv\n  jaxmr simulate --phantom maps/ --out signals.npz",
@@ -68,6 +76,12 @@ _COMMANDS = {
     "optimise": (
         "optimise a Pulseq sequence: the inversion time of an EPI for fluid suppression, or the flips of a TSE for SAR",
         "jaxmr optimise fluid-suppression --out flair/\n  jaxmr optimise tse-sar --phantom procedural --out sar/",
+    ),
+    "design": (
+        "design the flips of a fingerprinting scan: those that determine given tissues best (least Cramér-Rao bounds)",
+        "jaxmr design --tissues 900/85 500/65 --pulses 336 --tr 8.7 --te 4.9 --inversion-time 0 --out design/\n"
+        "  jaxmr design --tissues 900/85 --schedule scan.csv --b1 0.8:1.2:3 --train b-spline --out design/\n"
+        "  jaxmr simulate --schedule design/train.csv --t1 900 --t2 85 --out signals.csv",
     ),
     "info": ("print versions and devices, or what a dictionary holds", "jaxmr info\n  jaxmr info dictionary.h5"),
 }
@@ -97,9 +111,11 @@ def command_line() -> Parser:
     _fingerprint(found["fingerprint"])
     _dictionary(found["dictionary"])
     _match(found["match"])
+    _reconstruct(found["reconstruct"])
     _simulate(found["simulate"])
     _imaging(found["scan"])
     _optimise(found["optimise"])
+    _design(found["design"])
     _info(found["info"])
     return main
 
@@ -160,6 +176,12 @@ def _match(command: Parser) -> None:
     command.add_argument(
         "--voxel-size", metavar="MM", type=numbers, help="where the file tells none: one number, or dx,dy,dz"
     )
+    _progress(command)
+
+
+def _reconstruct(command: Parser) -> None:
+    add_reconstruct(command)
+    _out(command, "FOLDER", "folder for maps (NIfTI), coefficient images, figure and summary")
     _progress(command)
 
 
@@ -263,6 +285,13 @@ def _optimise(command: Parser) -> None:
     _progress(command)
 
 
+def _design(command: Parser) -> None:
+    _out(command, "FOLDER", "folder for train.csv (for --schedule), figure, summary, and search.npz to go on from")
+    add_design(command, TR, TE)
+    _model(command)
+    _progress(command)
+
+
 def _told(usual: Usual) -> str:
     """`96x96, flip 25, TR 20, TE 5, 50 dummies`."""
     times = {"TR": usual.tr, "TE": usual.te, "TI": usual.inversion_time}
@@ -348,31 +377,3 @@ def sequence(text: str) -> str:
     if text not in PROTOCOLS and not text.endswith(".seq"):
         raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(PROTOCOLS)}, nor a .seq file")
     return text
-
-
-def numbers(text: str) -> list[float]:
-    """Numbers separated by commas."""
-    return [float(word) for word in text.split(",")]
-
-
-def sizes(text: str) -> tuple[int, ...]:
-    """Numbers of voxels, of `64` or `64x80`."""
-    return tuple(int(word) for word in text.split("x"))
-
-
-def size(text: str) -> float:
-    """Bytes, of `500MB` or `2GB`."""
-    found = re.fullmatch(r"([0-9.]+)\s*(MB|GB)", text)
-    if found is None:
-        raise ValueError
-    return float(found[1]) * {"MB": 1e6, "GB": 1e9}[found[2]]
-
-
-def slices_or_auto(text: str) -> int | None:
-    """A number of sub-slices; `auto` is None, and leaves it to the plan."""
-    return None if text == "auto" else int(text)
-
-
-def milliseconds_or_none(text: str) -> float | None:
-    """A time in ms, or None for `none`."""
-    return None if text == "none" else float(text)

@@ -3,9 +3,11 @@ r"""Descent on a loss of the sequence: `optimise` turns numbers of a scan until 
 The program (parameters, sequence, signal, loss, gradient, step) is compiled once. What depends on values and not on
 structure is looked after on the host between the steps: plans of models are renewed, decisions of traced scripts
 checked. jaxopt, which no longer changes, is used here only: L-BFGS-B (Byrd et al., SIAM J. Sci. Comput. 16:1190
-(1995)) and projected gradients with acceleration (Beck and Teboulle, SIAM J. Imaging Sci. 2:183 (2009)).
+(1995)) and projected gradients with acceleration (Beck and Teboulle, SIAM J. Imaging Sci. 2:183 (2009)). Solvers that
+keep a population, of a global search or of many starts, are in `evolution` and `multistart`.
 """
 
+import os
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, final
@@ -18,6 +20,10 @@ import optax
 
 from jaxmr.core import batch
 from jaxmr.core.checks import as_float
+from jaxmr.design.evolution import DifferentialEvolution, evolve
+from jaxmr.design.multistart import MultiStart, descend
+from jaxmr.design.optimum import History, Optimum
+from jaxmr.design.population import populate
 from jaxmr.models import ImagingModel, Model
 from jaxmr.models.pdg import PDG
 from jaxmr.objects import Phantom, Tissue
@@ -25,27 +31,8 @@ from jaxmr.sequences.sequence import Sequence
 
 BOUNDED = ("lbfgsb", "projected_gradient")
 """Solvers of jaxopt by their name."""
-
-
-class History(NamedTuple):
-    """loss: of each step, (n,). parameters: those it belongs to, their leaves (n, ...)."""
-
-    loss: np.ndarray
-    parameters: Any
-
-
-class Optimum(NamedTuple):
-    """The best that was found.
-
-    parameters: like those given. sequence: what they build. loss: theirs, under a plan made for them. reason: why the
-    search ended, "converged" (no more improvement), "steps" (all were taken) or "interrupted" (by Ctrl-C).
-    """
-
-    parameters: Any
-    sequence: Sequence
-    loss: float
-    history: History
-    reason: str
+POPULATIONS: dict[Any, Any] = {"differential_evolution": DifferentialEvolution(), "multistart": MultiStart()}
+"""Solvers with a population by their name."""
 
 
 def optimise(
@@ -54,12 +41,14 @@ def optimise(
     parameters: Any,
     *,
     bounds: Any = None,
-    solver: optax.GradientTransformation | str = "lbfgsb",
+    solver: optax.GradientTransformation | DifferentialEvolution | MultiStart | str = "lbfgsb",
     plan: tuple[ImagingModel | Model, Phantom | Tissue] | None = None,
     replan: int = 10,
     steps: int = 200,
     tolerance: float = 1e-4,
     patience: int = 20,
+    devices: list | None = None,
+    checkpoint: str | os.PathLike | None = None,
     progress: bool = False,
 ) -> Optimum:
     """Turn `parameters` until `loss(sequence, parameters)` of `build(parameters)` is least.
@@ -73,11 +62,25 @@ def optimise(
     only a plan that needs larger ones compiles again. steps: at most so many values of the loss. The search has
     converged when in `patience` steps the loss has not fallen by `tolerance` of itself. progress: show a bar.
 
-    Nothing is random. Ctrl-C ends the search and returns the best so far. Raises `ValueError` for bounds that do not
-    match, and when loss or gradient are not finite, with step and parameters.
+    "differential_evolution" and "multistart", or `DifferentialEvolution` and `MultiStart` with options, search between
+    finite bounds with a population that a step evaluates at once, shared by `devices`: the first without derivatives
+    (tolerance as it says, no patience), the second by descent from many starts. Their members have one plan, made
+    for the parameters given, and their losses may be infinite. checkpoint: a file .npz in which they record the
+    search; started again with the same arguments (but for `steps`), it goes on and ends where it would have ended.
+
+    Nothing is random but for a seed. Ctrl-C ends the search and returns the best so far. Raises `ValueError` for
+    bounds that do not match, and when loss or gradient are not finite, with step and parameters.
     """
+    solver = POPULATIONS.get(solver, solver) if isinstance(solver, str) else solver
     parameters = jax.tree_util.tree_map_with_path(lambda path, leaf: as_float(_name(path), leaf), parameters)
     low, high = _limits(parameters, bounds)
+    if isinstance(solver, DifferentialEvolution | MultiStart):
+        objective = _Objective(build, loss, plan)
+        return _from_population(
+            objective, parameters, (low, high), solver, steps, tolerance, patience, devices, checkpoint, progress
+        )
+    if checkpoint is not None or devices is not None:
+        raise ValueError("checkpoint= and devices= are of solvers with a population; use MultiStart(), or leave them")
     search = _Search(build, loss, solver, (low, high), plan)
     with batch.progress_bar(steps, "optimise", progress) as bar:
         try:
@@ -87,53 +90,53 @@ def optimise(
                 raise
             reason = "interrupted"
     best = search.best
-    model = search.planned(best.parameters)
+    model = search.objective.planned(best.parameters)
     value = best.loss if model is None else float(search.evaluate(best.parameters, model))
     visited = jax.tree.map(lambda *leaves: np.stack(leaves), *search.visited)
     history = History(np.array(search.losses), visited)
-    return Optimum(best.parameters, search.sequence(best.parameters), value, history, reason)
+    return Optimum(best.parameters, search.objective.sequence(best.parameters), value, history, reason)
 
 
-class _Best(NamedTuple):
-    loss: float
-    parameters: Any
+def _from_population(
+    objective, parameters, bounds, solver, steps, tolerance, patience, devices, checkpoint, progress
+) -> Optimum:
+    """A search by a solver that keeps a population."""
+    if objective.traced:
+        raise ValueError(
+            "a traced script may decide otherwise for each member of a population; build with a family, or take a "
+            "solver that follows one sequence"
+        )
+    population = populate(objective, parameters, bounds, objective.planned(parameters), devices)
+    evolving = isinstance(solver, DifferentialEvolution)
+    with batch.progress_bar(steps + evolving, "optimise", progress) as bar:
+        if isinstance(solver, DifferentialEvolution):
+            found = evolve(population, solver, steps, tolerance, checkpoint, bar)
+        else:
+            found = descend(population, solver, steps, tolerance, patience, checkpoint, bar)
+    best = jax.tree.map(jnp.asarray, population.parameters(found.numbers))
+    model = objective.planned(best)
+    value = found.loss if model is None else float(eqx.filter_jit(objective)(best, model))
+    return Optimum(best, objective.sequence(best), value, found.history, found.reason)
 
 
 @final
-class _Search:
-    """One run: what is compiled, and what has been found so far."""
+class _Objective:
+    """The loss as a function of the parameters, and of a model planned for them."""
 
-    def __init__(self, build, loss, solver, bounds, plan):
-        self.build, self.loss, self.solver, self.bounds, self.plan = build, loss, solver, bounds, plan
+    def __init__(self, build, loss, plan):
+        self.build, self.loss, self.plan = build, loss, plan
         self.traced = hasattr(build, "guards_hold")
-        self.losses: list[float] = []
-        self.visited: list[Any] = []
-        self.best = _Best(np.inf, None)
         self.model: Any = None
-        self.compile()
 
-    def compile(self) -> None:
-        """New programs; they compile at their first call."""
-        descent = _descent(self.objective, self.solver, self.bounds)
-
-        def step(parameters, state, model):
-            held = self.build.guards_hold(**parameters) if self.traced else True
-            return held, *descent.step(parameters, state, model)
-
-        self.start: Callable = eqx.filter_jit(descent.start)
-        self.renew: Callable = eqx.filter_jit(descent.renew)
-        self.step: Callable = eqx.filter_jit(step)
-        self.evaluate: Callable = eqx.filter_jit(self.objective)
-
-    def sequence(self, parameters) -> Sequence:
-        return self.build(**parameters) if self.traced else self.build(parameters)
-
-    def objective(self, parameters, model):
+    def __call__(self, parameters, model):
         arguments = (parameters,) if model is None else (parameters, model)
         value = jnp.asarray(self.loss(self.sequence(parameters), *arguments))
         if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
             raise ValueError(f"loss must return one real number, got {value.dtype} of shape {value.shape}")
         return value
+
+    def sequence(self, parameters) -> Sequence:
+        return self.build(**parameters) if self.traced else self.build(parameters)
 
     def planned(self, parameters) -> Any:
         """The model planned for these parameters, in arrays that the last plan's program can take if possible."""
@@ -146,19 +149,52 @@ class _Search:
         of: Any = model.planned
         return of(sequence, target)
 
+
+class _Best(NamedTuple):
+    loss: float
+    parameters: Any
+
+
+@final
+class _Search:
+    """One run: what is compiled, and what has been found so far."""
+
+    def __init__(self, build, loss, solver, bounds, plan):
+        self.objective = _Objective(build, loss, plan)
+        self.solver, self.bounds = solver, bounds
+        self.losses: list[float] = []
+        self.visited: list[Any] = []
+        self.best = _Best(np.inf, None)
+        self.compile()
+
+    def compile(self) -> None:
+        """New programs; they compile at their first call."""
+        objective = self.objective
+        # Not the object itself: it would be known to the compiler from before.
+        descent = _descent(lambda parameters, model: objective(parameters, model), self.solver, self.bounds)
+
+        def step(parameters, state, model):
+            held = objective.build.guards_hold(**parameters) if objective.traced else True
+            return held, *descent.step(parameters, state, model)
+
+        self.start: Callable = eqx.filter_jit(descent.start)
+        self.renew: Callable = eqx.filter_jit(descent.renew)
+        self.step: Callable = eqx.filter_jit(step)
+        self.evaluate: Callable = eqx.filter_jit(lambda parameters, model: objective(parameters, model))
+
     def run(self, parameters, replan, steps, tolerance, patience, bar) -> str:
         """Fill history and best; why it ended."""
-        self.model = self.planned(parameters)
-        parameters, state = jax.device_get((parameters, self.start(parameters, self.model)))
+        self.objective.model = self.objective.planned(parameters)
+        parameters, state = jax.device_get((parameters, self.start(parameters, self.objective.model)))
         mark, since = np.inf, 0
         for i in range(steps):
-            held, value, gradient, following, after = self.step(parameters, state, self.model)
+            held, value, gradient, following, after = self.step(parameters, state, self.objective.model)
             if not held:
-                self.sequence(parameters)  # traces the script again
+                self.objective.sequence(parameters)  # traces the script again
                 self.compile()
-                self.model = self.planned(parameters)
-                state = jax.device_get(self.renew(parameters, state, self.model))
-                held, value, gradient, following, after = self.step(parameters, state, self.model)
+                self.objective.model = self.objective.planned(parameters)
+                state = jax.device_get(self.renew(parameters, state, self.objective.model))
+                held, value, gradient, following, after = self.step(parameters, state, self.objective.model)
             value = float(value)
             _require_finite(i, value, gradient, parameters)
             self.losses.append(value)
@@ -174,10 +210,10 @@ class _Search:
                 return "converged"
             # By way of the host: left where a step has put them, on several devices, they would compile it again.
             parameters, state = jax.device_get((following, after))
-            if self.plan is not None and (i + 1) % replan == 0:
-                model = self.planned(parameters)
-                if not eqx.tree_equal(model, self.model):
-                    self.model = model
+            if self.objective.plan is not None and (i + 1) % replan == 0:
+                model = self.objective.planned(parameters)
+                if not eqx.tree_equal(model, self.objective.model):
+                    self.objective.model = model
                     state = jax.device_get(self.renew(parameters, state, model))
                     # A loss is worth what its plan was: the old one may have missed what the parameters awoke.
                     self.best = self.best._replace(loss=float(self.evaluate(self.best.parameters, model)))
@@ -199,7 +235,12 @@ def _descent(objective, solver, bounds) -> _Descent:
         return _by_jaxopt(objective, solver, bounds)
     if isinstance(solver, optax.GradientTransformation):
         return _by_optax(objective, optax.with_extra_args_support(solver), bounds)
-    raise ValueError(f"solver must be one of {', '.join(BOUNDED)} or a solver of optax, got {solver!r}")
+    raise _unknown(solver)
+
+
+def _unknown(solver) -> ValueError:
+    known = ", ".join((*BOUNDED, *POPULATIONS))
+    return ValueError(f"solver must be one of {known} or a solver of optax, got {solver!r}")
 
 
 def _by_optax(objective, solver, bounds) -> _Descent:
@@ -215,7 +256,7 @@ def _by_optax(objective, solver, bounds) -> _Descent:
 
 def _by_jaxopt(objective, name: str, bounds) -> _Descent:
     if name not in BOUNDED:
-        raise ValueError(f"solver must be one of {', '.join(BOUNDED)} or a solver of optax, got {name!r}")
+        raise _unknown(name)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "JAXopt is no longer maintained", DeprecationWarning)
         import jaxopt

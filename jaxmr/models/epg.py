@@ -1,14 +1,16 @@
 """EPG models: instantaneous pulses (with a small-tip slice profile if wanted), and EPG-Bloch."""
 
+import dataclasses
 from typing import Any, final
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxmr.core.checks import is_concrete
 from jaxmr.core.types import Array, Complex, Float
 from jaxmr.models import pallas, planning
-from jaxmr.models.model import Model
+from jaxmr.models.model import Model, prepare
 from jaxmr.models.playing import is_real, needs_precession, one_axis, play, play_with_derivatives
 from jaxmr.models.repetition import PulseRule, Slices, Voxels
 from jaxmr.objects.tissue import Tissue
@@ -164,7 +166,8 @@ class EPGBloch(Model):
     """EPG whose pulses follow the Bloch equation over their shape, at `n_z` (32) positions across three thicknesses.
 
     pulse: shape of all pulses, for sequences without shapes of their own. The signal is the integral of F(0)
-    over the slice, divided by the nominal thickness. n_z, orders, tolerance, error as in `EPG`.
+    over the slice, divided by the nominal thickness. n_z, orders, tolerance, error as in `EPG`. tables: of the pulses'
+    operators, as `tabulated` makes them; None makes them for each simulation.
     Liu et al., NMR Biomed 2021, eqs. 3 and 4.
     """
 
@@ -173,6 +176,7 @@ class EPGBloch(Model):
     orders: int | None = eqx.field(static=True, default=None)
     tolerance: float | None = eqx.field(static=True, default=None)
     error: Float[Array, ""] | None = None
+    tables: tuple[selective.OperatorTable, ...] | None = None
 
     def __check_init__(self):
         _check(self.orders, self.tolerance, self.n_z)
@@ -181,8 +185,29 @@ class EPGBloch(Model):
     def _n_z(self) -> int:
         return N_Z if self.n_z is None else self.n_z
 
+    def tabulated(self, sequence: Sequence, tissue: Tissue) -> "EPGBloch":
+        """The model, planned, with the tables of its pulses made once, for many sequences built like this one.
+
+        They serve flips up to the largest of `sequence` times the largest b1 of `tissue`, and its relaxation; beyond
+        these they extrapolate. A search over flips, whose every simulation would tabulate again, saves most of its
+        time. No derivative by the shape of the pulse remains. Raises `ValueError` for traced input.
+        """
+        if not is_concrete((sequence, tissue, self)):
+            raise ValueError("tabulated looks at values, and these are being traced; call it outside of jit and grad")
+        made: Any = dataclasses.replace(self, tables=None).planned(sequence, tissue)
+        return dataclasses.replace(made, tables=eqx.filter_jit(prepare)(sequence, tissue.reshape(-1), made))
+
     def prepare(self, sequence: Sequence, tissue: Tissue) -> tuple[selective.OperatorTable, ...]:
         shapes = self._shapes(sequence)
+        if self.tables is not None:
+            kept = {table.coefficients.shape[-1] for table in self.tables}
+            needed = self._n_z // (2 if self._half(sequence, tissue) else 1)
+            if len(self.tables) != len(shapes) or kept != {needed}:
+                raise ValueError(
+                    f"tables hold {len(self.tables)} pulses at {kept} positions, this sequence needs {len(shapes)} at "
+                    f"{needed}; call tabulated with a sequence built like it"
+                )
+            return self.tables
         flips = [
             jnp.max(jnp.abs(segment.pulse.flip)) for segment in sequence.segments if isinstance(segment.pulse, Pulse)
         ]
