@@ -114,7 +114,7 @@ def event_runs(segment: Segment) -> list[Run]:
     return runs(list(segment.events), MANY)
 
 
-def over_run(play: Callable[[Any, Any], tuple[Any, Any]], carry: Any, run: Run) -> tuple[Any, list[Array]]:
+def over_run(play: Callable[[Any, Any], tuple[Any, Any]], carry: Any, run: Run) -> tuple[Any, list]:
     """What is carried after a run, compiled once however often it is played, and its samples (coils, n).
 
     play(carry, part) -> carry, samples (coils, ...) of the part, or None.
