@@ -158,8 +158,10 @@ def main() -> None:
     mr.use_cores()
     RESULTS.mkdir(exist_ok=True)
     rows = []
-    print(f"{'model':10}{'train':24}{'objective':>10}{'seconds':>9}{'first s':>9}{'steps':>7}{'values':>9}{'gradients':>10}"
-          f"{'trapezoid':>10}{'inverted':>9}")  # fmt: skip
+    print(
+        f"{'model':10}{'train':24}{'objective':>10}{'seconds':>9}{'first s':>9}{'steps':>7}{'values':>9}"
+        f"{'gradients':>10}{'trapezoid':>10}{'inverted':>9}"
+    )
     for name, model in models().items():
         if name not in options.only:
             continue

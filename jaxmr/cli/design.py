@@ -44,7 +44,7 @@ def run(options: Any) -> None:
     timing = {"tr": scan.tr, "te": scan.te, "inversion_time": scan.inversion_time}
     build = parametrisations.composed(fisp, {"flip": problem.train}, **timing)
     model = _model(options, build, scan, known, problem)
-    weights = dict(options.weights or [("t1", 1.0), ("t2", 1.0)])
+    weights: dict[str, float] = dict(options.weights or [("t1", 1.0), ("t2", 1.0)])
     judge = objectives.worst_case if options.objective == "worst" else objectives.weighted_trace
 
     def bounds_of(sequence: Sequence):

@@ -39,14 +39,14 @@ def run(options: Any) -> None:
     shared.use_cores()
     seconds: dict[str, float] = {}
     with shared.timed(seconds, "reading"):
-        dictionary, about = shared.read_dictionary(options.dictionary)
-        dictionary = _compressed(dictionary, options.rank)
+        found, about = shared.read_dictionary(options.dictionary)
+        dictionary, basis = _compressed(found, options.rank)
         scan = read_series_of_lines(options.raw, options.trajectory, options.matrix, options.voxel_size, options.coils)
-        _require_pulses(scan, dictionary)
+        _require_pulses(scan, len(basis))
         mask = None if options.mask is None else read_mask(options.mask)
         if mask is not None and mask.shape != scan.matrix:
             raise ValueError(f"the mask has shape {mask.shape}, the image {scan.matrix}")
-    operator = SubspaceNufft(scan.k, dictionary.basis, np.asarray(scan.voxel_size)[: len(scan.matrix)], scan.matrix)
+    operator = SubspaceNufft(scan.k, basis, np.asarray(scan.voxel_size)[: len(scan.matrix)], scan.matrix)
     coils = scan.coils
     if coils is None and len(scan.samples) > 1:
         with shared.timed(seconds, "coil maps"):
@@ -60,15 +60,13 @@ def run(options: Any) -> None:
     images = to_images(inside, mask)
     written = [path.name for path in write_maps(out, images, scan.voxel_size)]
     with whole(out / "coefficients.npz") as partial:
-        np.savez(partial, coefficients=coefficients, basis=np.asarray(dictionary.basis), objective=course)
+        np.savez(partial, coefficients=coefficients, basis=basis, objective=course)
     middle = mask.shape[0] // 2 if mask.ndim == 3 else slice(None)
     with whole(out / "maps.png") as partial:
         shown = {name: image[middle] for name, image in images.items()}
         estimates_figure(shown, mask[middle]).savefig(partial, dpi=150)
     ran = {name: str(about.get(name, "not stated in the dictionary")) for name in ("scan", "model")}
-    ran["dictionary"] = (
-        f"{len(dictionary.parameters['t1'])} atoms of {options.dictionary}, rank {operator.basis.shape[1]}"
-    )
+    ran["dictionary"] = f"{len(dictionary.parameters['t1'])} atoms of {options.dictionary}, rank {basis.shape[1]}"
     ran["data"] = "{} coils, {} pulses of {} samples of {}".format(*np.shape(scan.samples), options.raw)
     ran["method"] = options.method
     if len(course):
@@ -83,13 +81,15 @@ def run(options: Any) -> None:
     print(f"\nwritten to {out}: {', '.join(written)}, coefficients.npz, maps.png, summary.json")
 
 
-def _compressed(dictionary: Dictionary | Store, rank: int) -> Dictionary:
+def _compressed(dictionary: Dictionary | Store, rank: int) -> tuple[Dictionary, np.ndarray]:
+    """The dictionary in a subspace, and the basis of that."""
     found = dictionary.to_dictionary() if isinstance(dictionary, Store) else dictionary
-    return found if found.basis is not None else compress(found, rank)
+    found = found if found.basis is not None else compress(found, rank)
+    return found, np.asarray(found.basis)
 
 
-def _require_pulses(scan: Series, dictionary: Dictionary) -> None:
-    pulses, simulated = scan.samples.shape[1], np.shape(dictionary.basis)[0]
+def _require_pulses(scan: Series, simulated: int) -> None:
+    pulses = scan.samples.shape[1]
     if pulses != simulated:
         raise ValueError(
             f"the raw data have {pulses} lines and the dictionary {simulated} pulses; they must be of one scan, with "

@@ -53,7 +53,7 @@ def costs(
     full = with_defaults(tissue, names)
     total = jnp.zeros(tissue.shape, bounds.dtype)
     for name, weight in chosen.items():
-        scale = (scales or {}).get(name, getattr(full, name))
+        scale: Any = (scales or {}).get(name, getattr(full, name))
         if is_concrete(scale) and np.any(np.asarray(scale) == 0):
             raise ValueError(f"{name} is 0 in some tissue, and its bound relative to it infinite; give scales= for it")
         total = total + weight * bounds[..., names.index(name)] / scale**2

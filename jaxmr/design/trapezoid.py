@@ -51,7 +51,8 @@ def fit_trapezoid(train) -> Trapezoid:
             step /= 2
     shape = _shapes(best[None], n)[0]
     slope, base = np.polyfit(shape, train, 1)
-    return Trapezoid(tuple(map(float, best)), float(base), float(base + slope), base + slope * shape, correlation)
+    rise, top, fall, end = map(float, best)
+    return Trapezoid((rise, top, fall, end), float(base), float(base + slope), base + slope * shape, correlation)
 
 
 def _best(quartets: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, float]:
