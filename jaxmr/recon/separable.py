@@ -50,8 +50,11 @@ def coordinates_of(bounds: Bounds, values: dict[str, Any]) -> Float[Array, "p vo
     return jnp.stack([jnp.log(clipped[name]) if low > 0 else clipped[name] for name, low, _ in bounds])
 
 
-def projected(objective: Objective, shape) -> tuple[Float[Array, "voxels"], Shaped[Array, "voxels"]]:
-    """The quadratic in m0: its curvature |f|^2 + lambda, and what m0 times that must be."""
+def projected(objective: Objective, shape) -> tuple[Array, Array]:
+    """The quadratic in m0: its curvature |f|^2 + lambda, and what m0 times that must be.
+
+    shape: `(n_times, voxels)`, or one column for all voxels, whose curvature then is one number, too.
+    """
     total, projection = inner(shape, shape).real, inner(shape, objective.data)
     if "m0" in objective.prior:
         weight = objective.weights["m0"]
