@@ -35,7 +35,8 @@ def scan(tmp_path_factory):
     k = np.asarray(interleaves)
     samples = mr.mrf.acquire(SEQUENCE, phantom, MODEL, k)
     save_dictionary(
-        folder / "dictionary.h5", mr.mrf.dictionary(SEQUENCE, T1, T2, model=MODEL, drop=False, rank=4, progress=False)
+        folder / "dictionary.h5",
+        mr.mrf.dictionary(SEQUENCE, t1=T1, t2=T2, model=MODEL, drop=False, rank=4, progress=False),
     )
     maps = np.stack([np.exp(0.04 * x), np.exp(-0.03 * x + 0.05j * y)])
     truth = {"t1": T1[kind], "t2": T2[kind], "inside": inside}

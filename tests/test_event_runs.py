@@ -19,7 +19,7 @@ LINES, SAMPLES = 2, 3
 
 
 def train(lines=LINES, shots=1, path=False, modulated=False, seed=0) -> Sequence:
-    """A prephaser, then lines and blips in turn, and a spoiler: no two numbers alike, some changing from shot to shot."""
+    """A prephaser, lines and blips in turn, and a spoiler: no two numbers alike, some changing from shot to shot."""
     rng = np.random.default_rng(seed)
     number = lambda *shape: jnp.asarray(rng.uniform(0.5, 1.0, shape))  # noqa: E731
     each = () if shots == 1 else (shots,)
