@@ -36,6 +36,14 @@ def test_the_second_example_scans_a_head(capsys, tmp_path, monkeypatch):
     assert Path("scan.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.filterwarnings("error")
+def test_the_last_example_maps_a_head(capsys):
+    found = re.match(r"median T1 (\d+) ms, misfit ([\d.e-]+)", printed_by(EXAMPLES[3], capsys))
+    assert found is not None
+    assert 500 < int(found[1]) < 2500
+    assert float(found[2]) < 0.02
+
+
 def test_the_two_commands_stand_at_the_top():
     top = README[: README.index("## ")]
     assert "pip install uv && uv run --extra brain jaxmr fingerprint --out out/" in top
