@@ -171,7 +171,7 @@ def test_bad_input_is_refused_with_the_remedy():
         objectives.costs(SEQUENCE, TISSUE, mr.EPG(), weights={"t1": -1.0})
     with pytest.raises(ValueError, match="unknown parameter 't3'"):
         objectives.costs(SEQUENCE, TISSUE, mr.EPG(), weights={"t3": 1.0})
-    with pytest.raises(ValueError, match="b0 is 0 in some tissue.* give scales="):
+    with pytest.raises(ValueError, match=r"b0 is 0 in some tissue.* give scales="):
         objectives.costs(SEQUENCE, TISSUE, mr.EPG(), weights={"b0": 1.0})
     with pytest.raises(ValueError, match=r"tissue_weights must have the shape \(2,\)"):
         objectives.weighted_trace(SEQUENCE, TISSUE, mr.EPG(), tissue_weights=[1.0])
