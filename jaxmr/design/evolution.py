@@ -25,6 +25,10 @@ class DifferentialEvolution(NamedTuple):
     seed: int = 0
 
 
+class _Refusal(Exception):  # noqa: N818
+    """Carries an error past SciPy, which takes a ValueError for a loss of the wrong shape."""
+
+
 class Found(NamedTuple):
     """The best numbers in 0 ... 1, their loss, the history of the best of each step, and why it ended."""
 
@@ -68,8 +72,11 @@ def evolve(
             values = known[len(found)]
         if not found:
             if values.min() >= NONE:
-                raise ValueError("no member of the first population has a finite loss; give other bounds")
-            kept = record.read(values, about)
+                raise _Refusal("no member of the first population has a finite loss; give other bounds")
+            try:
+                kept = record.read(values, about)
+            except ValueError as error:
+                raise _Refusal(str(error)) from error
             known = None if kept is None else kept["losses"]
         found.append(values)
         i = int(values.argmin())
@@ -85,6 +92,8 @@ def evolve(
             polish=False, updating="deferred", vectorized=True, x0=population.start,
         )  # fmt: skip
         reason = "converged" if ended.success else "steps"
+    except _Refusal as refusal:
+        raise ValueError(str(refusal)) from refusal
     except KeyboardInterrupt:
         if not best:
             raise

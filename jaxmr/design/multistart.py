@@ -2,10 +2,12 @@ r"""Descent from many starts side by side: projected quasi-Newton steps in the u
 
 Each start keeps its own model of the curvature (BFGS, damped: Powell, Math. Program. 14:224 (1978)) and its own length
 of step. A step takes the free numbers, those not held at a bound by their gradient, to the minimum of the model, and
-is projected (Bertsekas, SIAM J. Control Optim. 20:221 (1982)). A step that does not lower the loss enough (Armijo) is
-shortened and tried again in the next round, so that all starts together make one batch a round.
+is projected (Bertsekas, SIAM J. Control Optim. 20:221 (1982)). A step that does not lower the loss enough (Armijo)
+still teaches the curvature, and a shorter one is tried in the next round, so that all starts make one batch a round.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -22,6 +24,8 @@ from jaxmr.design.population import Population, Record
 
 FIRST, LARGEST, SMALLEST = 0.1, 0.3, 1e-4
 """First step, largest step of a number, and fraction of a step below which the curvature is forgotten."""
+BLOCK = 8
+"""Rounds of a call: between them the host is not needed."""
 ENOUGH = 1e-4
 """Fraction of the slope by which a step must lower the loss."""
 
@@ -69,41 +73,37 @@ def descend(
 ) -> Found:
     """At most `steps` rounds; the history has the best of each. Converged: no fall by `tolerance` in `patience`."""
     about = f"multi-start {solver} {digest(population.start)}"
-    record = Record(checkpoint)
-    first = _starts(population, solver)
-    loss, gradient = map(jnp.asarray, jax.device_get(population.losses_and_gradients(first)))
-    if not np.isfinite(loss).any():
+    record, rounds = Record(checkpoint), _rounds(population.gradients)
+    state = _placed(_starts(population, solver))
+    state, known = jax.device_get(rounds(population.model, state, 1))
+    started = np.asarray(state.loss, float)
+    if not np.isfinite(started).any():
         raise ValueError("no start has a finite loss; give other bounds, or more drawn=")
-    state = begin(jnp.asarray(first, loss.dtype), loss, gradient)
-    losses, visited = [float(jnp.min(state.loss))], [np.asarray(state.numbers[jnp.argmin(state.loss)])]
-    started = np.asarray(loss, float)
+    losses, visited = [float(known.loss[0])], [known.numbers[0]]
     kept = record.read(started, about)
     if kept is not None:
         losses, visited = list(kept.pop("losses")), list(kept.pop("visited"))
-        state = Walkers(**{name: jnp.asarray(value) for name, value in kept.items()})
+        state = Walkers(**kept)
 
     def arrays():
-        return {"losses": np.array(losses), "visited": np.array(visited), **jax.device_get(state._asdict())}
+        return {"losses": np.array(losses), "visited": np.array(visited), **state._asdict()}
 
-    # Replayed, so that a search that goes on ends where it would have ended.
-    mark, since = np.inf, 0
-    for value in losses:
-        mark, since = _progress(value, mark, since, tolerance)
-    bar.update(len(losses))
     reason = "steps"
     try:
+        bar.update(len(losses))
         while len(losses) < steps:
-            if since >= patience:
+            # At multiples of the block alone, so that a search that goes on ends where it would have ended.
+            if len(losses) % BLOCK == 0 and _has_stopped(losses, tolerance, patience):
                 reason = "converged"
                 break
+            n = min(BLOCK - len(losses) % BLOCK, steps - len(losses))
             # By way of the host: left on several devices, the numbers would compile everything again.
-            state = jax.device_get(advance(state, *jax.device_get(population.losses_and_gradients(state.trial))))
-            losses.append(float(np.min(state.loss)))
-            visited.append(np.asarray(state.numbers[np.argmin(state.loss)]))
-            mark, since = _progress(losses[-1], mark, since, tolerance)
+            state, known = jax.device_get(rounds(population.model, state, n))
+            losses += map(float, known.loss[:n])
+            visited += list(known.numbers[:n])
             record.write(started, about, arrays, now=False)
             bar.set_postfix_str(f"best {losses[-1]:.4g}", refresh=False)
-            bar.update()
+            bar.update(n)
     except KeyboardInterrupt:
         reason = "interrupted"
     record.write(started, about, arrays, now=True)
@@ -111,11 +111,40 @@ def descend(
     return Found(visited[-1], losses[-1], history, reason)
 
 
-def _progress(value: float, mark: float, since: int, tolerance: float) -> tuple[float, int]:
-    """The last loss that was an improvement, and the rounds since."""
-    if value < mark - tolerance * abs(mark) or not np.isfinite(mark):
-        return value, 0
-    return mark, since + 1
+class Best(NamedTuple):
+    """Of each round the least loss, and the numbers it belongs to."""
+
+    loss: Float[Array, "rounds"]
+    numbers: Float[Array, "rounds n"]
+
+
+@functools.lru_cache(maxsize=4)
+def _rounds(gradients: Callable) -> Callable[[Any, Walkers, int], tuple[Walkers, Best]]:
+    """Some rounds in one call, at most `BLOCK`, as (model, walkers, how many); compiled once for each population."""
+
+    def play(model, state: Walkers) -> Walkers:
+        loss, gradient = gradients(model, state.trial)
+        return jax.vmap(_advanced)(state, state.trial, *_sound(loss, gradient))
+
+    @eqx.filter_jit
+    def several(model, state, n):
+        def one(state, i):
+            state = jax.lax.cond(i < n, lambda: play(model, state), lambda: state)
+            best = jnp.argmin(state.loss)
+            return state, Best(state.loss[best], state.numbers[best])
+
+        return jax.lax.scan(one, state, jnp.arange(BLOCK))
+
+    return lambda model, state, n: several(model, state, jnp.asarray(n))
+
+
+def _has_stopped(losses: list[float], tolerance: float, patience: int) -> bool:
+    """Whether no loss of the last `patience` rounds lies below the one before them by `tolerance` of itself."""
+    mark, since = np.inf, 0
+    for value in losses:
+        improved = value < mark - tolerance * abs(mark) or not np.isfinite(mark)
+        mark, since = (value, 0) if improved else (mark, since + 1)
+    return since >= patience
 
 
 def _starts(population: Population, solver: MultiStart) -> np.ndarray:
@@ -127,25 +156,16 @@ def _starts(population: Population, solver: MultiStart) -> np.ndarray:
         return given
     drawn = np.random.default_rng(solver.seed).uniform(size=(solver.drawn, given.shape[1]))
     order = np.argsort(population.losses(drawn), kind="stable")
-    return np.concatenate([given, drawn[order[: solver.starts - 1]]])
+    return np.concatenate([given, drawn[order[: solver.starts - 1]].astype(given.dtype)])
 
 
-def begin(numbers: Float[Array, "starts n"], loss: Float[Array, "starts"], gradient) -> Walkers:
-    """Walkers that have evaluated their starts: steepest descent first."""
+def _placed(numbers: np.ndarray) -> Walkers:
+    """Walkers whose first trial is where they start."""
     starts, n = numbers.shape
-    loss, gradient = _sound(loss, gradient)
-    known = Walkers(
-        numbers, loss, gradient, jnp.zeros((starts, n, n), numbers.dtype), jnp.zeros_like(numbers),
-        jnp.ones_like(loss), jnp.ones_like(loss, dtype=bool),
-    )  # fmt: skip
-    return jax.vmap(lambda walker: _aimed(_forgotten(walker)))(known)
-
-
-@eqx.filter_jit
-def advance(state: Walkers, loss: Any, gradient: Any) -> Walkers:
-    """The walkers after their trials were found to have this loss and gradient."""
-    loss, gradient = _sound(jnp.asarray(loss), jnp.asarray(gradient))
-    return jax.vmap(_advanced)(state, state.trial, loss, gradient)
+    zeros = np.zeros_like(numbers)
+    lost = np.full(starts, np.inf, numbers.dtype)
+    eye = np.broadcast_to(np.eye(n, dtype=numbers.dtype), (starts, n, n))
+    return Walkers(numbers, lost, zeros, eye, zeros, np.ones_like(lost), np.ones(starts, bool))
 
 
 def _sound(loss, gradient):
@@ -156,22 +176,23 @@ def _sound(loss, gradient):
 
 def _advanced(walker: Walkers, trial, loss, gradient) -> Walkers:
     """One walker: move and look ahead, or stay and look nearer."""
+    choose = lambda condition, a, b: jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)  # noqa: E731
+    here = walker._replace(numbers=trial, loss=loss, gradient=gradient)
     moved = trial - walker.numbers
     slope = walker.gradient @ moved
     good = (slope < 0) & (loss <= walker.loss + ENOUGH * slope)
-    curvature = _curved(walker.curvature, moved, gradient - walker.gradient, walker.fresh)
-    further = _aimed(
-        walker._replace(
-            numbers=trial, loss=loss, gradient=gradient, curvature=curvature, fresh=jnp.zeros_like(walker.fresh)
-        )
-    )
+    learnt = _curved(walker.curvature, moved, gradient - walker.gradient, walker.fresh)
+    learnt = jnp.where(jnp.isfinite(loss), learnt, walker.curvature)
+    aware = jnp.zeros_like(walker.fresh)
+    further = _aimed(here._replace(curvature=learnt, fresh=aware), 1.0)
     # The minimum of the parabola through both losses and the slope.
     rise = loss - walker.loss - slope
-    fraction = jnp.where(jnp.isfinite(rise) & (rise > 0), -slope / (2 * jnp.where(rise > 0, rise, 1)), 0.5)
-    nearer = walker._replace(length=walker.length * jnp.clip(fraction, 0.1, 0.5))
-    lost = (nearer.length < SMALLEST) & ~walker.fresh
-    nearer = jax.tree.map(lambda a, b: jnp.where(lost, a, b), _aimed(_forgotten(walker)), nearer)
-    return jax.tree.map(lambda a, b: jnp.where(good, a, b), further, nearer)
+    fraction = jnp.where(jnp.isfinite(rise) & (rise > 0), -slope / (2 * jnp.where(rise > 0, rise, 1)), 0.25)
+    nearer = _aimed(walker._replace(curvature=learnt, fresh=aware), walker.length * jnp.clip(fraction, 0.25, 0.7))
+    lost = nearer.length < SMALLEST
+    nearer = choose(lost, _aimed(_forgotten(walker), 1.0), nearer)
+    begun = _aimed(_forgotten(here), 1.0)
+    return choose(jnp.isfinite(walker.loss), choose(good, further, nearer), begun)
 
 
 def _forgotten(walker: Walkers) -> Walkers:
@@ -182,8 +203,8 @@ def _forgotten(walker: Walkers) -> Walkers:
     return walker._replace(curvature=curvature, fresh=jnp.ones_like(walker.fresh))
 
 
-def _aimed(walker: Walkers) -> Walkers:
-    """The step to the minimum of the model over the numbers that are free to move."""
+def _aimed(walker: Walkers, length) -> Walkers:
+    """The step to the minimum of the model over the numbers that are free to move, and what of it is tried."""
     x, g = walker.numbers, walker.gradient
     free = ~(((x <= 0) & (g > 0)) | ((x >= 1) & (g < 0)))
     both = free[:, None] & free[None]
@@ -192,7 +213,7 @@ def _aimed(walker: Walkers) -> Walkers:
     step = jnp.where(jnp.isfinite(step).all() & (step @ g < 0), step, jnp.where(free, -g, 0))
     largest = jnp.max(jnp.abs(step))
     step = step * jnp.where(largest > LARGEST, LARGEST / jnp.where(largest > 0, largest, 1), 1)
-    return walker._replace(direction=step, length=jnp.ones_like(walker.length))
+    return walker._replace(direction=step, length=jnp.full_like(walker.length, length))
 
 
 def _curved(curvature, moved, change, fresh):

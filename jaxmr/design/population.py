@@ -29,13 +29,15 @@ SAME = 1e-4
 class Population(NamedTuple):
     """Losses of members `(members, numbers)` in 0 ... 1, compiled once.
 
-    start (numbers,): the parameters given. losses: of members. losses_and_gradients: with the derivatives by the
-    numbers. parameters: of a member, or of a stack of them.
+    start (numbers,): the parameters given. losses: of members, inf where they are not finite. gradients: of
+    `(model, members)`, their losses and the derivatives by the numbers; not compiled. model: what the losses were
+    planned with. parameters: of a member, or of a stack of them.
     """
 
     start: Float[np.ndarray, "numbers"]
     losses: Callable[[Any], np.ndarray]
-    losses_and_gradients: Callable[[Any], tuple[Float[Array, "members"], Float[Array, "members numbers"]]]
+    gradients: Callable[[Any, Any], tuple[Float[Array, "members"], Float[Array, "members numbers"]]]
+    model: Any
     parameters: Callable[[Any], Any]
 
 
@@ -62,21 +64,24 @@ def populate(objective: Callable[[Any, Any], Any], parameters: Any, bounds: Any,
     def both(model, numbers):
         return jax.value_and_grad(loss, argnums=1)(model, numbers)
 
-    def over(function):
-        return eqx.filter_jit(lambda model, members: batch.over_groups(function, model, members, devices))
+    def gradients(model, members):
+        return batch.over_groups(both, model, members, devices)
 
-    losses, gradients = over(loss), over(both)
+    losses = eqx.filter_jit(lambda model, members: batch.over_groups(loss, model, members, devices))
     dtype = start.dtype
 
     def finite(members):
         found = np.asarray(losses(model, jnp.asarray(members, dtype)), float)
         return np.where(np.isfinite(found), found, np.inf)
 
+    one = jax.jit(at)
+    many = jax.jit(jax.vmap(at))
+
     def stacked(members):
         members = jnp.asarray(members, dtype)
-        return jax.tree.map(np.asarray, at(members) if members.ndim == 1 else jax.vmap(at)(members))
+        return jax.tree.map(np.asarray, one(members) if members.ndim == 1 else many(members))
 
-    return Population(inside, finite, lambda members: gradients(model, jnp.asarray(members, dtype)), stacked)
+    return Population(inside, finite, gradients, model, stacked)
 
 
 @final

@@ -187,6 +187,9 @@ def _play_segment(
     def repetition(families, train):
         return repeat(families, segment, {**fixed, **train}, voxels, rule, slices, lattice, wrt)
 
+    # Reverse mode reads the states once more and computes the rest again: it waits for memory otherwise (a CRLB
+    # gradient by 336 flips, EPG-Bloch: 10 ms in place of 37).
+    remembered = jax.checkpoint(repetition, prevent_cse=False)
     families = tuple(kernels.thin(states, lattice.offset, lattice.stride) for states in families)
     rows = np.maximum(-(-(limit - lattice.offset) // lattice.stride), 1)
     echoes = []
@@ -198,7 +201,7 @@ def _play_segment(
         worthwhile = len(blocks) == 1 and families[0][0].size >= SMALL
         most = UNROLL_DERIVATIVES if wrt else UNROLL[kind]
         unroll = min(most if worthwhile else 1, stop - start)
-        families, taken = jax.lax.scan(repetition, families, part, length=stop - start, unroll=unroll)
+        families, taken = jax.lax.scan(remembered, families, part, length=stop - start, unroll=unroll)
         echoes.append(taken)
     if isinstance(segment.pulse, Pulse) and segment.pulse.phase is not None:
         families = _turn(families, jnp.ravel(segment.pulse.phase)[-1])
