@@ -80,7 +80,7 @@ def descend(
     if not np.isfinite(started).any():
         raise ValueError("no start has a finite loss; give other bounds, or more drawn=")
     losses, visited = [float(known.loss[0])], [known.numbers[0]]
-    kept = record.read(started, about)
+    kept: Any = record.read(started, about)
     if kept is not None:
         losses, visited = list(kept.pop("losses")), list(kept.pop("visited"))
         state = Walkers(**kept)
@@ -162,10 +162,10 @@ def _starts(population: Population, solver: MultiStart) -> np.ndarray:
 def _placed(numbers: np.ndarray) -> Walkers:
     """Walkers whose first trial is where they start."""
     starts, n = numbers.shape
-    zeros = np.zeros_like(numbers)
-    lost = np.full(starts, np.inf, numbers.dtype)
-    eye = np.broadcast_to(np.eye(n, dtype=numbers.dtype), (starts, n, n))
-    return Walkers(numbers, lost, zeros, eye, zeros, np.ones_like(lost), np.ones(starts, bool))
+    zeros = jnp.zeros_like(numbers)
+    lost = jnp.full(starts, jnp.inf, numbers.dtype)
+    eye = jnp.broadcast_to(jnp.eye(n, dtype=numbers.dtype), (starts, n, n))
+    return Walkers(jnp.asarray(numbers), lost, zeros, eye, zeros, jnp.ones_like(lost), jnp.ones(starts, bool))
 
 
 def _sound(loss, gradient):

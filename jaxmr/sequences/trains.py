@@ -55,7 +55,7 @@ def _spline_basis(m: int, n: int) -> np.ndarray:
     return CubicSpline(knots, np.eye(m + 1)[:, 1:], bc_type="clamped")(np.arange(1, n + 1))
 
 
-def sin_squared(amplitudes: Float[Array | np.ndarray, "m"], n: int) -> Float[Array, "n"]:
+def sin_squared(amplitudes: Float[Array, "m"], n: int) -> Float[Array, "n"]:
     """One squared-sine lobe per amplitude: amplitude sin^2(pi i / (n / m)) with i = mod(pulse, floor(n / m)).
 
     When m does not divide n, the few pulses left over begin another lobe of the last amplitude.
