@@ -98,7 +98,8 @@ def test_derivatives_are_those_of_events_played_one_by_one(case, many):
 
     def slopes():
         def loss(numbers):
-            kspace = mr.simulate(*eqx.combine(numbers, static), Isochromats(2, memory=1, **model))
+            sequence, place = eqx.combine(numbers, static)
+            kspace = mr.simulate(sequence, place, Isochromats(2, memory=1, **model))
             return jnp.sum(jnp.sin(kspace.real) + kspace.imag**2)
 
         return jax.jit(jax.grad(loss))(numbers)
