@@ -1,7 +1,5 @@
 """Events that come again and again are one scan: the same as played one by one, and compiled once."""
 
-import dataclasses
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,14 +10,14 @@ import jaxmr as mr
 from jaxmr.models import isochromats
 from jaxmr.models.isochromats import Isochromats
 from jaxmr.sequences import timeline
-from jaxmr.sequences.sequence import Event, Pulse, Segment, Sequence
+from jaxmr.sequences.sequence import Event, Inversion, Pulse, Segment, Sequence
 from jaxmr.units import mm
 
 LINES, SAMPLES = 2, 3
 
 
-def train(lines=LINES, shots=1, path=False, modulated=False, seed=0) -> Sequence:
-    """A prephaser, lines and blips in turn, and a spoiler: no two numbers alike, some changing from shot to shot."""
+def train(lines=LINES, shots=1, path=False, modulated=False, seed=0, use="other") -> Sequence:
+    """A prephaser, lines and blips in turn, a spoiler: no two numbers alike, some changing from shot to shot."""
     rng = np.random.default_rng(seed)
     number = lambda *shape: jnp.asarray(rng.uniform(0.5, 1.0, shape))  # noqa: E731
     each = () if shots == 1 else (shots,)
@@ -34,7 +32,7 @@ def train(lines=LINES, shots=1, path=False, modulated=False, seed=0) -> Sequence
     pairs = [(line(), Event(1e-3 * number(), 1e3 * number(*each, 3), order=None)) for _ in range(lines)]
     ends = [Event(2e-3 * number(*each), 1e3 * number(3), order=None) for _ in range(2)]
     events = (ends[0], *(event for pair in pairs for event in pair), ends[1])
-    return Sequence((Segment(Pulse(number(*each), number()), events, shots),))
+    return Sequence((Segment(Pulse(number(*each), number(), use=use), events, shots),))
 
 
 def phantom(n=5, **more) -> mr.Phantom:
@@ -100,7 +98,8 @@ def test_derivatives_are_those_of_events_played_one_by_one(case, many):
 
     def slopes():
         def loss(numbers):
-            kspace = mr.simulate(*eqx.combine(numbers, static), Isochromats(2, memory=1, **model))
+            sequence, place = eqx.combine(numbers, static)
+            kspace = mr.simulate(sequence, place, Isochromats(2, memory=1, **model))
             return jnp.sum(jnp.sin(kspace.real) + kspace.imag**2)
 
         return jax.jit(jax.grad(loss))(numbers)
@@ -145,15 +144,13 @@ def test_few_events_are_not_scanned():
 
 def spin_echoes() -> Sequence:
     """Two shots of an excitation, refocusing pulses in a row, and a train, after an inversion."""
-    preparation = Segment(mr.sequences.Inversion(), (Event(jnp.asarray(0.1), jnp.asarray([3.0, 4.0, 5.0])),))
-    parts = []
-    for seed in (2, 3):
-        segments = [train(n, shots, path=n == 9, seed=seed).segments[0] for n, shots in ((1, 1), (2, 3), (9, 1))]
-        uses = ("excitation", "refocusing", "other")
-        parts += [
-            dataclasses.replace(one, pulse=dataclasses.replace(one.pulse, use=use))
-            for one, use in zip(segments, uses, strict=True)
-        ]
+    preparation = Segment(Inversion(), (Event(jnp.asarray(0.1), jnp.asarray([3.0, 4.0, 5.0])),))
+    uses = {"excitation": (1, 1), "refocusing": (2, 3), "other": (9, 1)}
+    parts = [
+        train(lines, shots, path=lines == 9, seed=seed, use=use).segments[0]
+        for seed in (2, 3)
+        for use, (lines, shots) in uses.items()
+    ]
     return Sequence((preparation, *parts))
 
 

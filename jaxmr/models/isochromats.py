@@ -18,6 +18,7 @@ the second half of a pulse has no meaning.
 Units: s, Hz, m, rad/m. Reference: Bloch, Phys. Rev. 70:460 (1946).
 """
 
+from functools import partial
 from typing import Any, final
 
 import equinox as eqx
@@ -184,8 +185,16 @@ def _play_segment(carry, segment: Segment, shapes: tuple[Waveform, ...], spins: 
             samples = jax.lax.complex(*samples) * jnp.exp(-1j * phase)
         return (state, drift, time + event.duration), samples
 
+    @partial(jax.checkpoint, prevent_cse=False)
+    def play_scanned(carry, part):
+        (state, drift, time), (event, jump) = carry, part
+        if jump is None:
+            # Or else reverse mode computes the tables of all events beforehand, which do not depend on the state.
+            time, event = precession.once((time, event))
+        return play_one((state, drift, time), (event, jump))
+
     # Reverse mode keeps the states between scanned events and computes the rest again: tables would fill the memory.
-    plays = [play_one if run.repeats == 1 else jax.checkpoint(play_one, prevent_cse=False) for run in runs]
+    plays = [play_one if run.repeats == 1 else play_scanned for run in runs]
 
     def repetition(carry, train):
         state, drift, time = carry
