@@ -10,7 +10,7 @@ from jaxmr.core import batch
 from jaxmr.design import DifferentialEvolution, MultiStart, evolution, objectives, parametrisations
 from jaxmr.units import deg, ms
 
-EVOLUTION, DESCENT = DifferentialEvolution(8, seed=1), MultiStart(3, 16, seed=1)
+EVOLUTION, DESCENT = DifferentialEvolution(8, seed=1), MultiStart(3, 16, seed=1, kept=2)
 every_solver = pytest.mark.parametrize("solver", [EVOLUTION, DESCENT], ids=["evolution", "descent"])
 START = {"flip": np.array([0.5, 0.2, 0.4]), "tr": 0.3}
 BOUNDS = {"flip": (np.array([0.0, 0.1, 0.35]), 0.8), "tr": (0.1, 1.0)}
@@ -88,8 +88,9 @@ def test_a_search_goes_on_where_it_stopped(solver, tmp_path):
             train, quadratic, START, bounds=BOUNDS, solver=solver, steps=steps, tolerance=1e-9, **options
         )
 
+    # Beyond the round at which the worse starts end.
     through, file = run(30), tmp_path / "search.npz"
-    first = run(5, checkpoint=file)
+    first = run(18, checkpoint=file)
     assert len(first.history.loss) < len(through.history.loss)
     resumed = run(30, checkpoint=file)
     assert np.array_equal(resumed.history.loss, through.history.loss)
@@ -179,7 +180,7 @@ def test_errors_name_the_remedy():
         mr.design.optimise(train, quadratic, START, solver="differential_evolution", bounds={**BOUNDS, "tr": None})
     with pytest.raises(ValueError, match="needs 5 members or more"):
         mr.design.optimise(train, quadratic, START, solver=DifferentialEvolution(1), bounds=BOUNDS)
-    with pytest.raises(ValueError, match="needs starts >= 1 and drawn >= starts - 1"):
+    with pytest.raises(ValueError, match="needs starts >= 1, kept >= 1 and drawn >= starts - 1"):
         mr.design.optimise(train, quadratic, START, solver=MultiStart(4, 2), bounds=BOUNDS)
     with pytest.raises(ValueError, match="are of solvers with a population"):
         mr.design.optimise(train, quadratic, START, checkpoint="search.npz")

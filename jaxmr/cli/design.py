@@ -58,7 +58,7 @@ def run(options: Any) -> None:
     solver = (
         DifferentialEvolution(options.members, options.seed)
         if evolving
-        else MultiStart(options.starts, max(128, options.starts), options.seed)
+        else MultiStart(options.starts, max(128, options.starts), options.seed, kept=max(options.starts // 2, 1))
     )
     started = time.perf_counter()
     best = mr.design.optimise(

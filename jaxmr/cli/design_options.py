@@ -63,7 +63,13 @@ def add_design(command: argparse.ArgumentParser, tr: float, te: float) -> None:
         default="gradient",
         help="gradient (default): descent from --starts side by side; differential-evolution: of --members",
     )
-    search.add_argument("--starts", metavar="N", type=int, default=4, help="the first train and others (default 4)")
+    search.add_argument(
+        "--starts",
+        metavar="N",
+        type=int,
+        default=6,
+        help="the first train and others (default 6); half go on after 16 steps",
+    )
     search.add_argument("--members", metavar="N", type=int, default=10, help="for each number sought (default 10)")
     search.add_argument("--steps", metavar="N", type=int, help="at most (default 200, of evolution 1000)")
     search.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")

@@ -24,8 +24,8 @@ from jaxmr.design.population import Population, Record
 
 FIRST, LARGEST, SMALLEST = 0.1, 0.3, 1e-4
 """First step, largest step of a number, and fraction of a step below which the curvature is forgotten."""
-BLOCK = 8
-"""Rounds of a call: between them the host is not needed."""
+BLOCK, HEAT = 8, 16
+"""Rounds of a call, between which the host is not needed; rounds, whole blocks, after which the worse starts end."""
 ENOUGH = 1e-4
 """Fraction of the slope by which a step must lower the loss."""
 
@@ -33,12 +33,13 @@ ENOUGH = 1e-4
 class MultiStart(NamedTuple):
     """Options of the solver: the given parameters and `starts` - 1 others, the best of `drawn` at random.
 
-    drawn: uniformly between the bounds, from `seed`.
+    drawn: uniformly between the bounds, from `seed`. kept: starts that go on after the first `HEAT` rounds, the best.
     """
 
     starts: int = 8
     drawn: int = 128
     seed: int = 0
+    kept: int = 4
 
 
 class Walkers(NamedTuple):
@@ -96,6 +97,9 @@ def descend(
             if len(losses) % BLOCK == 0 and _has_stopped(losses, tolerance, patience):
                 reason = "converged"
                 break
+            if len(losses) == HEAT:
+                best = np.argsort(state.loss, kind="stable")[: solver.kept]
+                state = jax.tree.map(lambda leaf, best=best: leaf[best], state)
             n = min(BLOCK - len(losses) % BLOCK, steps - len(losses))
             # By way of the host: left on several devices, the numbers would compile everything again.
             state, known = jax.device_get(rounds(population.model, state, n))
@@ -149,8 +153,8 @@ def _has_stopped(losses: list[float], tolerance: float, patience: int) -> bool:
 
 def _starts(population: Population, solver: MultiStart) -> np.ndarray:
     """The numbers given, and the best of those drawn."""
-    if solver.starts < 1 or solver.drawn < solver.starts - 1:
-        raise ValueError(f"MultiStart needs starts >= 1 and drawn >= starts - 1, got {solver}")
+    if min(solver.starts, solver.kept) < 1 or solver.drawn < solver.starts - 1:
+        raise ValueError(f"MultiStart needs starts >= 1, kept >= 1 and drawn >= starts - 1, got {solver}")
     given = population.start[None]
     if solver.starts == 1:
         return given
