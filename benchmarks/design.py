@@ -1,4 +1,4 @@
-"""Claim: a gradient method finds the Cramér-Rao design of the paper, or a better one, in a tenth of evolution's time.
+"""Claim: by EPG-Bloch a gradient finds the Cramér-Rao design of the paper, or a better one, in a tenth of the time.
 
 Liu et al., NMR Biomed 2021, section 3.3.2 and figure 9: 336 flips, a cubic spline through 11 control points and (0, 0),
 0 ... 90 degrees, TE/TR 4.9/8.7 ms, inverted just before; tissues of T1/T2 900/85 and 500/65 ms; 20 orders; EPG, and
