@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from checks import central_difference, relative
-from jaxmr.core.solvers import conjugate_gradient
+from jaxmr.core.solvers import conjugate_gradient, largest_eigenvalue
 
 RNG = np.random.default_rng(3)
 N = 12
@@ -118,3 +118,10 @@ def test_operators_of_another_shape_are_refused():
         conjugate_gradient(lambda x: x[1:], RHS)
     with pytest.raises(ValueError, match=r"initial must look like b"):
         conjugate_gradient(lambda x: x, RHS, initial=np.zeros(3))
+
+
+def test_largest_eigenvalue_of_a_hermitian_matrix():
+    matrix = np.array([[2.0, 1j], [-1j, 2.0]])  # eigenvalues 1 and 3
+    found = largest_eigenvalue(lambda x: jnp.asarray(matrix) @ x, jnp.array([1.0 + 0j, 0.0]), 30)
+    assert float(found) == pytest.approx(3.0, rel=1e-12)
+    assert float(largest_eigenvalue(lambda x: x, jnp.zeros(3), 5)) == 0

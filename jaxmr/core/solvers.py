@@ -83,6 +83,20 @@ def conjugate_gradient(
     return Solution(unravel(start + correction), residual, iterations, norm <= tolerance * size)
 
 
+def largest_eigenvalue(operator: Callable[[Any], Any], start: Shaped[Array, "..."], steps: int) -> Float[Array, ""]:
+    """Of a Hermitian positive semidefinite operator, from below, by so many power iterations; 0 from a zero start."""
+
+    def once(_, state):
+        vector, _ = state
+        image = operator(vector).astype(vector.dtype)
+        size = jnp.linalg.norm(image.ravel())
+        return image / jnp.where(size > 0, size, 1), size
+
+    size = jnp.linalg.norm(start.ravel())
+    first = start / jnp.where(size > 0, size, 1)
+    return jax.lax.fori_loop(0, steps, once, (first, jnp.zeros((), first.real.dtype)))[1]
+
+
 def _iterate(operator, b, precondition, limit, max_iterations):
     """Solution from zero; norm of its residual, as the recurrence has it, and iterations."""
 

@@ -18,12 +18,11 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from jaxmr.core.checks import require_values
 from jaxmr.core.types import Complex, Float
 from jaxmr.mrf.container import AnyArray, Dictionary, parameter
 from jaxmr.mrf.refinement import refine_on_grid
 from jaxmr.mrf.search import best_atoms, blocks, in_threads
-from jaxmr.mrf.subspace import project
+from jaxmr.mrf.subspace import project, require_signals
 
 _POINTS = 2**16  # of the signals normalised or fitted at a time, in the cache of a core
 
@@ -90,13 +89,7 @@ def _points(dictionary, signals):
     lengths = {"n_points": dictionary.atoms.shape[1]}
     if basis is not None:
         lengths = {"n_echoes": basis.shape[0], "rank": basis.shape[1]}
-    if n not in lengths.values():
-        known = " or ".join(f"{name} = {length}" for name, length in lengths.items())
-        raise ValueError(
-            f"signals must end in an axis of {known} points, got shape {signals.shape}; "
-            "move the echoes to the last axis, as in np.moveaxis(images, 0, -1)"
-        )
-    require_values("signals", signals, "set voxels outside the mask to zero")
+    require_signals(signals, lengths)
     return signals if basis is None or n != basis.shape[0] else project(signals, np.asarray(basis))
 
 

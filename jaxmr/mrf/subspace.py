@@ -5,11 +5,12 @@ is projected as `signal @ conj(basis)` and comes back as `coefficients @ basis.T
 Reference: McGivney et al., IEEE TMI 33:2311 (2014).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from jaxmr.core.checks import require_values
 from jaxmr.core.types import Complex, Float
 from jaxmr.mrf.container import AnyArray, Dictionary
 
@@ -121,3 +122,14 @@ def _gram(rows: Any) -> np.ndarray:
         return re.T @ re + 0j if re.any() else im.T @ im + 0j
     cross = im.T @ re
     return re.T @ re + im.T @ im + 1j * (cross - cross.T)
+
+
+def require_signals(signals: Complex[AnyArray, "*voxels n"], lengths: Mapping[str, int]) -> None:
+    """Raise `ValueError` unless signals are finite and their last axis has one of the `lengths`, by what they count."""
+    if (signals.shape[-1] if signals.ndim else 0) not in lengths.values():
+        known = " or ".join(f"{name} = {length}" for name, length in lengths.items())
+        raise ValueError(
+            f"signals must end in an axis of {known} points, got shape {signals.shape}; "
+            "move the echoes to the last axis, as in np.moveaxis(images, 0, -1)"
+        )
+    require_values("signals", signals, "set voxels outside the mask to zero")

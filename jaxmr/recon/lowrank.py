@@ -17,13 +17,12 @@ at a smaller objective of z for small mu.
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmr.core.batch import progress_bar
 from jaxmr.core.checks import require_values
-from jaxmr.core.solvers import Solution, conjugate_gradient
+from jaxmr.core.solvers import Solution, conjugate_gradient, largest_eigenvalue
 from jaxmr.core.types import Array, Complex, Float, RealScalar
 from jaxmr.encoding import SubspaceNufft, coil_normal
 from jaxmr.encoding.trajectory import require_units
@@ -124,7 +123,7 @@ def lowrank_admm(
     atoms = np.asarray(dictionary.atoms)
     gram = eqx.filter_jit(operator.gram)()
     b = _adjoint(samples, operator, coils)
-    penalty = mu * _largest_eigenvalue(gram, coils, b)
+    penalty = mu * _largest(gram, coils, b)
 
     x = z = u = jnp.zeros_like(b)
     rows = []
@@ -166,15 +165,8 @@ def _adjoint(samples, operator, coils):
 
 
 @eqx.filter_jit
-def _largest_eigenvalue(gram, coils, start):
-    def step(_, state):
-        vector, _ = state
-        image = _normal(gram, coils, vector).astype(vector.dtype)
-        norm = jnp.linalg.norm(image.ravel())
-        return image / jnp.where(norm > 0, norm, 1), norm
-
-    first = start / jnp.linalg.norm(start.ravel())
-    return jax.lax.fori_loop(0, POWER_STEPS, step, (first, jnp.zeros((), start.real.dtype)))[1]
+def _largest(gram, coils, start):
+    return largest_eigenvalue(lambda x: _normal(gram, coils, x), start, POWER_STEPS)
 
 
 @eqx.filter_jit

@@ -28,7 +28,7 @@ from jaxmr.models import EPG, Model, plan
 from jaxmr.models.model import run_with_jacobian, with_defaults
 from jaxmr.mrf.container import AnyArray, parameter
 from jaxmr.mrf.matching import Match
-from jaxmr.mrf.subspace import project
+from jaxmr.mrf.subspace import project, require_signals
 from jaxmr.objects.tissue import Tissue
 from jaxmr.recon.arguments import maps_of, weights_of
 from jaxmr.recon.separable import Objective, best_m0, coordinates_of, expansion, inner, limits, values_at
@@ -201,13 +201,7 @@ def _points(sequence: Sequence, signals: np.ndarray, basis: Any) -> tuple[Any, A
                 "basis must have orthonormal columns, or noise would not stay white; take np.linalg.qr(basis)[0]"
             )
         lengths["rank"] = basis.shape[1]
-    if n not in lengths.values():
-        known = " or ".join(f"{name} = {length}" for name, length in lengths.items())
-        raise ValueError(
-            f"signals must end in an axis of {known} points, got shape {signals.shape}; "
-            "move the echoes to the last axis, as in np.moveaxis(images, 0, -1)"
-        )
-    require_values("signals", signals, "set voxels outside the mask to zero")
+    require_signals(signals, lengths)
     signals = signals.astype(np.result_type(signals, jnp.asarray(signals[:0]).dtype, np.complex64))
     return (signals, basis) if basis is None or n != sequence.n_echoes else (project(signals, basis), basis)
 

@@ -10,12 +10,12 @@ References: Beck and Teboulle, SIAM J. Imaging Sci. 2:183 (2009); O'Donoghue and
 from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmr.core.batch import progress_bar
 from jaxmr.core.checks import as_float, require_values
+from jaxmr.core.solvers import largest_eigenvalue
 from jaxmr.core.types import Array, Complex, RealScalar
 from jaxmr.encoding import Encoding, coil_normal
 from jaxmr.recon.priors import Prior
@@ -82,7 +82,7 @@ def regularised_reconstruction(
     b = adjoint_reconstruction(samples, operator, coils, weights)
     gram = operator.gram(weights)
     step_of = eqx.filter_jit(_step)
-    largest = eqx.filter_jit(_largest)(gram, coils, b) * _MARGIN
+    largest = _largest(gram, coils, b) * _MARGIN
     x = b / largest if initial is None else jnp.asarray(initial).astype(b.dtype)
     if x.shape != b.shape:
         raise ValueError(f"initial must have the shape of the image, {b.shape}, got {x.shape}")
@@ -121,14 +121,7 @@ def _step(problem: _Problem, state: _State, shift):
     return _State(x, image, x + beta * ahead, image + beta * (image - state.image), momentum), value, change
 
 
-def _largest(gram, coils, b):
-    """The largest eigenvalue of E^H W E, by power iteration from E^H W s."""
-
-    def once(x, _):
-        image = _normal(gram, coils, x)
-        size = jnp.linalg.norm(image)
-        return image / jnp.where(size > 0, size, 1), size
-
-    start = b / jnp.maximum(jnp.linalg.norm(b), jnp.finfo(b.dtype).tiny)
-    _, sizes = jax.lax.scan(once, start, length=_POWER)
-    return jnp.where(sizes[-1] > 0, sizes[-1], 1)
+@eqx.filter_jit
+def _largest(gram, coils, start):
+    found = largest_eigenvalue(lambda x: _normal(gram, coils, x), start, _POWER)
+    return jnp.where(found > 0, found, 1)
