@@ -9,6 +9,7 @@ import pytest
 import jaxmr as mr
 from checks import relative, sine_train
 from jaxmr.__main__ import main
+from jaxmr.cli.reconstruct import _foreground
 from jaxmr.encoding import trajectory
 from jaxmr.io.hdf5 import save_dictionary
 from jaxmr.io.raw import write_raw
@@ -61,6 +62,15 @@ def maps_of(out):
     images = {name: nib.load(out / f"{name}.nii.gz") for name in ("t1", "t2", "m0")}
     assert images["t1"].header.get_zooms()[:2] == pytest.approx((8, 8))
     return {name: np.squeeze(np.asarray(image.dataobj)).T for name, image in images.items()}
+
+
+def test_without_a_mask_specks_of_noise_are_no_tissue():
+    strength = np.full((32, 32), 0.05)
+    head, tube = np.s_[4:20, 4:20], np.s_[24:30, 24:30]
+    strength[head], strength[tube] = 1.0, 0.5
+    tissue = strength > 0.1
+    strength[2, 28] = strength[28, 3:5] = 0.3
+    np.testing.assert_array_equal(_foreground(strength), tissue)
 
 
 @pytest.mark.parametrize("method", ["lr-admm", "subspace", "locally-low-rank"])

@@ -27,8 +27,8 @@ from jaxmr.recon import (
     subspace_reconstruction,
 )
 
-FAINT = 0.1
-"""Of the largest |M0|: below, a voxel is taken as empty unless there is a mask."""
+FAINT, SPECK = 0.1, 0.05
+"""Without a mask: of the largest |M0|, and of the size of the largest connected piece; what is less is empty."""
 PRIORS = {"locally-low-rank": LocallyLowRank(), "wavelet": Wavelet()}
 CG_STEPS = 20
 """Of `subspace`: few, because more fit the noise of what was not sampled."""
@@ -54,7 +54,7 @@ def run(options: Any) -> None:
     with shared.timed(seconds, "reconstruction"):
         maps, coefficients, course = _reconstructed(scan.samples, operator, dictionary, coils, options)
     if mask is None:
-        mask = np.abs(maps.m0) > FAINT * np.abs(maps.m0).max()
+        mask = _foreground(np.abs(maps.m0))
     out = Path(options.out)
     inside = _inside(maps, mask)
     images = to_images(inside, mask)
@@ -79,6 +79,16 @@ def run(options: Any) -> None:
     summary.write(out / "summary.json", report)
     print(summary.text(report))
     print(f"\nwritten to {out}: {', '.join(written)}, coefficients.npz, maps.png, summary.json")
+
+
+def _foreground(strength: np.ndarray) -> np.ndarray:
+    """Where there is signal, without the specks of noise that reach as high."""
+    from scipy import ndimage
+
+    bright = strength > FAINT * strength.max()
+    pieces, _ = ndimage.label(bright)
+    sizes = np.bincount(pieces[bright], minlength=1)
+    return bright & (sizes >= SPECK * sizes.max())[pieces]
 
 
 def _compressed(dictionary: Dictionary | Store, rank: int) -> tuple[Dictionary, np.ndarray]:
