@@ -61,7 +61,7 @@ class RNN(Model):
         if not set(names) <= {"t1", "t2"}:
             return None
         outputs = self._outputs(sequence, tissue)
-        by = {"t1": outputs[:, 1] / tissue.t1, "t2": outputs[:, 2] / tissue.t2}
+        by = {"t1": outputs[:, 1] / tissue.t1[None], "t2": outputs[:, 2] / tissue.t2[None]}
         if "t1" in names and len(sequence.segments) > 1:
             by["t1"] += self._through_preparation(sequence, tissue)
         rows = [_received(by[name], sequence) for name in names]
@@ -170,7 +170,9 @@ def _played(segment: Segment, tissue: Tissue) -> Float[Array, "n 3 #voxels"]:
     pulse: Any = segment.pulse
     flip = each(pulse.flip)
     ((te, _, _),) = sample_steps(segment)
-    return scaled_pulses(each(repetition_time(segment)), each(te), flip if tissue.b1 is None else flip * tissue.b1)
+    return scaled_pulses(
+        each(repetition_time(segment)), each(te), flip if tissue.b1 is None else flip * tissue.b1[None]
+    )
 
 
 def _received(along: Float[Array, "n_echoes voxels"], sequence: Sequence) -> Complex[Array, "voxels n_echoes"]:
