@@ -90,7 +90,8 @@ def figure(name: str, flip, tr, te, mz: float) -> dict:
     for model, by in models.items():
         signal, rows = mr.simulate_with_jacobian(sequence, tissue, by)
         logarithmic = np.asarray(rows) * np.stack([t1, t2], axis=1)[:, :, None]
-        found[model] = np.concatenate([np.asarray(signal)[:, None], logarithmic], axis=1).imag
+        together: Any = np.concatenate([np.asarray(signal)[:, None], logarithmic], axis=1)
+        found[model] = together.imag
     drawn = Figure(figsize=(13, 9), layout=ConstrainedLayoutEngine())
     axes: Any = drawn.subplots(4, 3, sharex=True, squeeze=False)
     axes[0, 0].plot(np.degrees(flip), "k", linewidth=0.8)

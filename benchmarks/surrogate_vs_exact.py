@@ -2,8 +2,8 @@
 
 Signals of 1120 pulses (the train of figure 4a of Liu et al.) of 100 to 512,000 atoms, B1 = 1, and their derivatives by
 T1 and T2: exact EPG-Bloch planned for a tolerance, EPG-Bloch on trained sub-slices, and the recurrent network, in
-turns. Time of warm calls, planning and compilation apart; error of 200 atoms against 192 sub-slices and all orders. What
-would take more than --longest seconds is extrapolated from the size before it, and marked.
+turns. Time of warm calls, planning and compilation apart; error of 200 atoms against 192 sub-slices and all orders.
+What would take more than --longest seconds is extrapolated from the size before it, and marked.
 
     uv run benchmarks/surrogate_vs_exact.py
 """
