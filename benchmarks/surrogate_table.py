@@ -1,4 +1,4 @@
-"""Claim: how exact the recurrent network is on each family of trains, beside the paper's network and trained sub-slices.
+"""Claim: how exact the network is on each family of trains, beside that of the paper and trained sub-slices.
 
 Table 1 of Liu et al.: 10,000 signals of 1120 pulses that no network was trained on (simulated exactly first, in
 minutes, and kept in --cache); norm of the error over norm of the reference, over all signals of a family, of the

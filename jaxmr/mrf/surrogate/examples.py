@@ -109,7 +109,7 @@ def _timings(n: int, n_pulses: int, rng: np.random.Generator) -> tuple[np.ndarra
 
 
 def simulate(inputs: Inputs, model: EPGBloch | None = None, *, progress: bool = False) -> Examples:
-    """The inputs with the outputs of EPG-Bloch: all orders that matter, pulses of 100 steps, 32 sub-slices (default)."""
+    """The inputs with the outputs of EPG-Bloch: all orders that matter, pulses of 100 steps, 32 sub-slices."""
     n, n_pulses = inputs.flip.shape
     outputs = np.empty((n, n_pulses, 3), np.float32)
     needed = _orders(inputs)
