@@ -64,7 +64,7 @@ class RNN(Model):
             outputs, prepared = self._through_preparation(sequence, tissue)
         else:
             outputs, prepared = self._outputs(sequence, tissue), 0.0
-        by = {"t1": outputs[:, 1] / tissue.t1 + prepared, "t2": outputs[:, 2] / tissue.t2}
+        by = {"t1": outputs[:, 1] / tissue.t1[None] + prepared, "t2": outputs[:, 2] / tissue.t2[None]}
         rows = [_received(by[name], sequence) for name in names]
         return _received(outputs[:, 0], sequence), jnp.stack(rows)
 
