@@ -108,22 +108,22 @@ def _timings(n: int, n_pulses: int, rng: np.random.Generator) -> tuple[np.ndarra
     return tr, tr * part
 
 
-def simulate(inputs: Inputs, *, progress: bool = False) -> Examples:
-    """The inputs with the outputs of EPG-Bloch: 32 sub-slices, all orders that matter, pulses of 100 steps."""
+def simulate(inputs: Inputs, model: EPGBloch | None = None, *, progress: bool = False) -> Examples:
+    """The inputs with the outputs of EPG-Bloch: all orders that matter, pulses of 100 steps, 32 sub-slices."""
     n, n_pulses = inputs.flip.shape
     outputs = np.empty((n, n_pulses, 3), np.float32)
     needed = _orders(inputs)
-    tabulated = EPGBloch(pulse=pulse()).tabulated(*extremes(inputs))
+    tabulated = (EPGBloch(pulse=pulse()) if model is None else model).tabulated(*extremes(inputs))
     devices = tuple(jax.local_devices())
     with batch.progress_bar(n, "exact signals", progress) as bar:
         for orders in np.unique(needed):
-            model = dataclasses.replace(tabulated, orders=int(orders))
+            cut = dataclasses.replace(tabulated, orders=int(orders))
             several = np.flatnonzero(needed == orders)
             for start in range(0, several.size, TOGETHER):
                 rows = several[start : start + TOGETHER]
                 filled = np.resize(rows, min(TOGETHER, -(-several.size // len(devices)) * len(devices)))
                 part = Inputs(*(leaf[filled] for leaf in inputs))
-                outputs[rows] = np.asarray(_simulated(model, part, devices))[: rows.size]
+                outputs[rows] = np.asarray(_simulated(cut, part, devices))[: rows.size]
                 bar.update(rows.size)
     return Examples(inputs, outputs)
 
@@ -145,14 +145,15 @@ def _orders(inputs: Inputs) -> np.ndarray:
 
 def sequence(flip, tr, te, mz) -> Sequence:
     """The train of one example, after a preparation that leaves `mz`."""
-    zero = jnp.zeros_like(mz)
-    return dataclasses.replace(fisp(flip, tr, te), initial=(zero, zero, mz))
+    return dataclasses.replace(fisp(flip, tr, te), initial=jnp.zeros(3, mz.dtype).at[2].set(mz))
 
 
 def extremes(inputs: Inputs) -> tuple[Sequence, Tissue]:
     """A train of the largest flip, and the tissues between which all others lie."""
-    largest = sequence(jnp.full(2, inputs.flip.max()), jnp.ones(2), jnp.ones(2), jnp.ones(()))
-    return largest, Tissue(t1=jnp.array([T1[0], T1[1]]), t2=jnp.array([T2[0], T2[0]]))
+    single = inputs.t1.dtype
+    times = jnp.ones(2, single)
+    largest = sequence(jnp.full(2, inputs.flip.max(), single), times, times, jnp.ones((), single))
+    return largest, Tissue(t1=jnp.array([T1[0], T1[1]], single), t2=jnp.array([T2[0], T2[0]], single))
 
 
 @eqx.filter_jit

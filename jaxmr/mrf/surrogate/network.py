@@ -82,7 +82,7 @@ class Network(eqx.Module):
             return tuple(after), after[-1]
 
         hidden, last = jax.lax.scan(jax.checkpoint(pulse, prevent_cse=False), hidden, played)
-        return hidden, jnp.einsum("oh,nhv->nov", self.readout, last) + self.readout_bias[:, None]
+        return hidden, jnp.einsum("oh,nhv->nov", self.readout, last) + self.readout_bias[None, :, None]
 
 
 def scaled_tissue(t1: Float[Leaf, "voxels"], t2: Float[Leaf, "voxels"]) -> Float[Array, "2 voxels"]:
@@ -103,22 +103,23 @@ def untrained(key: PRNGKeyArray) -> Network:
 
     Tallec & Ollivier, "Can recurrent neural networks warp time?", ICLR 2018.
     """
+    single = jnp.float32
     keys = iter(jax.random.split(key, 4 * N_LAYERS + 2))
     uniform = jax.nn.initializers.glorot_uniform(in_axis=-1, out_axis=-2)
     orthogonal = jax.nn.initializers.orthogonal()
     layers, n_inputs = [], 5
     for _ in range(N_LAYERS):
-        inputs = uniform(next(keys), (3 * N_HIDDEN, n_inputs))
+        inputs = uniform(next(keys), (3 * N_HIDDEN, n_inputs), single)
         parts = jax.random.split(next(keys), 3)
-        recurrent = jnp.concatenate([orthogonal(part, (N_HIDDEN, N_HIDDEN)) for part in parts])
-        spans = jax.random.uniform(next(keys), (N_HIDDEN,), minval=1.0, maxval=LONGEST_MEMORY - 1)
-        bias = jnp.zeros(3 * N_HIDDEN).at[N_HIDDEN : 2 * N_HIDDEN].set(jnp.log(spans))
-        layers.append(GRU(inputs, bias, recurrent, jnp.zeros(3 * N_HIDDEN)))
+        recurrent = jnp.concatenate([orthogonal(part, (N_HIDDEN, N_HIDDEN), single) for part in parts])
+        spans = jax.random.uniform(next(keys), (N_HIDDEN,), single, minval=1.0, maxval=LONGEST_MEMORY - 1)
+        bias = jnp.zeros(3 * N_HIDDEN, single).at[N_HIDDEN : 2 * N_HIDDEN].set(jnp.log(spans))
+        layers.append(GRU(inputs, bias, recurrent, jnp.zeros(3 * N_HIDDEN, single)))
         n_inputs = N_HIDDEN
     return Network(
         tuple(layers),
-        uniform(next(keys), (N_HIDDEN, 3)),
-        jnp.zeros(N_HIDDEN),
-        uniform(next(keys), (3, N_HIDDEN)),
-        jnp.zeros(3),
+        uniform(next(keys), (N_HIDDEN, 3), single),
+        jnp.zeros(N_HIDDEN, single),
+        uniform(next(keys), (3, N_HIDDEN), single),
+        jnp.zeros(3, single),
     )

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmr.core import batch
+from jaxmr.core.checks import cast
 from jaxmr.core.types import Array, Float
 from jaxmr.models.epg import EPGBloch, SliceNodes
 from jaxmr.models.model import prepare
@@ -59,7 +60,7 @@ def train_nodes(products: Float[np.ndarray, "tables m m"], n: int, seed: int = 0
     slice_ = _whole()
     gram = np.sum([product / (slice_ @ product @ slice_) for product in products], axis=0)
     rng = np.random.default_rng(seed)
-    found = [_exchanged(gram, sorted(rng.choice(CANDIDATES, n, replace=False))) for _ in range(starts)]
+    found = [_exchanged(gram, sorted(rng.choice(CANDIDATES, n, replace=False).tolist())) for _ in range(starts)]
     chosen = min(found, key=lambda positions: _error(gram, positions))
     return SliceNodes(jnp.asarray(_candidates()[chosen]), jnp.asarray(_weights(gram, chosen)))
 
@@ -68,7 +69,9 @@ def candidate_products(inputs: Inputs, *, progress: bool = False) -> Float[np.nd
     """Inner products between the signals of all candidates: of each family, for signals and for derivatives."""
     products = np.zeros((len(KINDS), 2, CANDIDATES, CANDIDATES))
     model = EPGBloch(pulse=examples.pulse(), n_z=2 * CANDIDATES, orders=ORDERS)
-    shared = eqx.filter_jit(prepare)(*examples.extremes(inputs), model)
+    sequence, tissue = examples.extremes(inputs)
+    model = cast(model, tissue.t1.dtype)
+    shared = eqx.filter_jit(prepare)(sequence, tissue, model)
     devices = tuple(jax.local_devices())
     order = np.argsort(inputs.kind, kind="stable")
     for rows in batch.host_chunks(len(order), TOGETHER, "profiles", progress):

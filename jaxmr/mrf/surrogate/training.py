@@ -4,7 +4,6 @@ The hidden states go on from one crop to the next, their gradient does not: a lo
 a crop, and gives a step of the optimiser for each of them.
 """
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,7 +116,7 @@ def _optimiser(settings: Settings, n: int, n_pulses: int) -> optax.GradientTrans
         matrix = optax.contrib.MuonDimensionNumbers()
         every = jax.tree.map(lambda leaf: matrix if leaf.ndim == 2 else None, network.layers)
         none = jax.tree.map(lambda leaf: None, network)
-        return dataclasses.replace(none, layers=every)
+        return eqx.tree_at(lambda network: network.layers, none, every, is_leaf=lambda leaf: leaf is None)
 
     muon = optax.contrib.muon(
         rate,
@@ -209,3 +208,23 @@ def errors(found: Float[np.ndarray, "n n_pulses 3"], test: Examples) -> Float[np
         for j, columns in enumerate((slice(0, 1), slice(1, 3))):
             rows[i, j] = np.linalg.norm(wrong[..., columns]) / np.linalg.norm(right[..., columns])
     return rows
+
+
+def readout_difference(network: Network, inputs: Inputs) -> float:
+    """How far the derivatives that are read out are from those of the signal, relative to their norm."""
+
+    def one(network, inputs):
+        magnetisation, tissue, played, _ = _prepared(inputs, jnp.zeros((1, 1, 1)))
+        answers = network.run(network.start(magnetisation), tissue, played)[1]
+        along = jnp.log(inputs.t1), jnp.log(inputs.t2)
+
+        def signal(log_t1, log_t2):
+            tissue = scaled_tissue(jnp.exp(log_t1), jnp.exp(log_t2))
+            return network.run(network.start(magnetisation), tissue, played)[1][:, 0]
+
+        zero, unit = jnp.zeros_like(along[0]), jnp.ones_like(along[0])
+        slopes = [jax.jvp(signal, along, by)[1] for by in ((unit, zero), (zero, unit))]
+        return answers[:, 1:], jnp.stack(slopes, axis=1)
+
+    read, slopes = eqx.filter_jit(one)(network, inputs)
+    return float(jnp.linalg.norm(read - slopes) / jnp.linalg.norm(slopes))
