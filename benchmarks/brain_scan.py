@@ -77,14 +77,24 @@ def signals(folder: Path):
 MODELS = {
     "EPG, small tip": lambda: mr.EPG(profile=mr.rf.small_tip(pulse()), n_z=N_Z, tolerance=TOLERANCE),
     "EPG-Bloch": lambda: mr.EPGBloch(pulse=pulse(), n_z=N_Z, tolerance=TOLERANCE),
+    "EPG-Bloch, 6 nodes": lambda: mr.EPGBloch(pulse=pulse(), nodes=mr.mrf.trained_nodes(6), tolerance=TOLERANCE),
+    "RNN": mr.RNN.pretrained,
 }
+
+
+def store_path(name: str, folder: Path, sides=SIDES) -> Path:
+    """Where the dictionary of a model lies; of a network, that of its weights."""
+    model = MODELS[name]()
+    weights = [digest(model)[:12]] if isinstance(model, mr.RNN) else []
+    parts = name.lower().replace(" ", "-").replace(",", ""), *weights, "x".join(map(str, sides))
+    return folder / f"{'-'.join(parts)}.zarr"
 
 
 def dictionary(name: str, folder: Path, sides=SIDES):
     """The dictionary of a model, read from the folder if an earlier run left it there."""
     n_t1, n_t2, n_b1 = sides
     store = mr.mrf.store.write(
-        folder / f"{name.lower().replace(' ', '-').replace(',', '')}-{n_t1}x{n_t2}x{n_b1}.zarr",
+        store_path(name, folder, sides),
         sequence(),
         model=MODELS[name](),
         rank=RANK,

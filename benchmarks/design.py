@@ -68,8 +68,11 @@ def original() -> np.ndarray:
     return np.asarray(mr.sequences.trains.sin_squared(ORIGINAL * deg, N_ORIGINAL))[:N]
 
 
-def population_of(model):
-    """Losses of control points within 0 ... 90 degrees, and the map from them to flips."""
+def population_of(model, together: int = 1):
+    """Losses of control points within 0 ... 90 degrees, and the map from them to flips.
+
+    together: members that a core simulates side by side.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -83,7 +86,8 @@ def population_of(model):
         return bounds * (1 + WEIGHT * mr.design.constraints.outside(plain, 0.0, LARGEST))
 
     start = jnp.full(POINTS, LARGEST / 3, jnp.float32)
-    return populate(objective, start, (jnp.zeros_like(start), jnp.full_like(start, LARGEST)), model, jax.devices())
+    bounds = jnp.zeros_like(start), jnp.full_like(start, LARGEST)
+    return populate(objective, start, bounds, model, jax.devices(), together)
 
 
 def evolved(populations, seed: int, steps: int, bar):
@@ -110,8 +114,19 @@ def descended(populations, seed: int, steps: int, bar):
     return found, DRAWN, gradients
 
 
-def searched(name: str, models: tuple[Any, ...], progress: bool, targets: tuple = (np.inf,) * len(SEEDS)) -> list[dict]:
-    """Searches from several seeds, timed after a run of one step that compiles them; targets: losses to reach."""
+def searched(
+    name: str,
+    models: tuple[Any, ...],
+    progress: bool,
+    targets: tuple = (np.inf,) * len(SEEDS),
+    *,
+    judge: Any = None,
+    together: int = 1,
+) -> list[dict]:
+    """Searches from several seeds, timed after a run of 20 steps that compiles them; targets: losses to reach.
+
+    judge: the model that judges what is found, by default the last one. together: of `population_of`.
+    """
     import jax.numpy as jnp
 
     from jaxmr.core import batch
@@ -125,7 +140,7 @@ def searched(name: str, models: tuple[Any, ...], progress: bool, targets: tuple 
         return found, time.perf_counter() - began, time.process_time() - worked
 
     train = mr.design.parametrisations.spline_within(N, 0.0, LARGEST)
-    populations = [population_of(model) for model in models]
+    populations = [population_of(model, together) for model in models]
     # As many steps as use every program once.
     first, rows = timed(SEEDS[0], 20, False)[1], []
     for seed, target in zip(SEEDS, targets, strict=True):
@@ -140,7 +155,7 @@ def searched(name: str, models: tuple[Any, ...], progress: bool, targets: tuple 
             "reached": reached,
             "steps": len(found.history.loss), "reason": found.reason, "values": values, "gradients": gradients,
             "control_deg": (control / deg).tolist(), "history": found.history.loss.tolist(),
-            "flips_deg": (flips / deg).tolist(), **judged(flips, models[-1]),
+            "flips_deg": (flips / deg).tolist(), **judged(flips, models[-1] if judge is None else judge),
         })  # fmt: skip
         report(rows[-1])
     return rows

@@ -1,9 +1,10 @@
 """Claim: with its exact dictionary the paper's scan of a brain gives true maps, with a small-tip one it does not.
 
 Figure 7 of Liu et al.: 1120 pulses on a 112x112 brain whose voxels are simulated by EPG-Bloch, SNR 40, LR-ADMM
-(rank 12, mu 0.015, 20 outer and 10 inner iterations) with 312,480 atoms by small-tip EPG and by EPG-Bloch; radial, and
-the spiral of figure 9. MAPE of T1, T2, B1 and PD over the brain, and the median error in white and in grey matter (its
-sign shows a bias), with noise and without. Dictionaries and signals stay in --cache; the first run makes them.
+(rank 12, mu 0.015, 20 outer and 10 inner iterations) with 312,480 atoms by small-tip EPG, by EPG-Bloch, by EPG-Bloch
+with 6 trained sub-slices and by the recurrent network; radial, and the spiral of figure 9. MAPE of T1, T2, B1 and PD
+over the brain, and the median error in white and in grey matter (its sign shows a bias), with noise and without.
+Dictionaries and signals stay in --cache; the first run makes them.
 
     uv run benchmarks/figure7.py
     uv run benchmarks/figure7.py --sides 50 50 15 --only radial
@@ -43,6 +44,36 @@ def scores(maps: dict, truth: dict) -> dict:
     return found
 
 
+def heading() -> None:
+    print("MAPE of the brain, median error in white and in grey matter, %")
+    print(f"{'trajectory':11}{'SNR':>5}  {'dictionary':18}" + "".join(f"{name:>24}" for name in NAMES.values()))
+
+
+def compared(samples, k, dictionaries: dict, phantom, truth: dict, **scan) -> tuple[list[dict], dict]:
+    """A row for each dictionary, printed, and its maps; scan: what rows say of the samples, `trajectory` and `snr`."""
+    rows, estimates = [], {}
+    for name, dictionary in dictionaries.items():
+        start = time.perf_counter()
+        operator = SubspaceNufft(k, dictionary.basis, brain_scan.VOXEL, phantom.matrix)
+        found = mr.recon.lowrank_admm(
+            samples, operator, dictionary, mu=MU, n_iterations=N_ITERATIONS, n_cg=N_CG, progress=True
+        )
+        row = {
+            **scan,
+            "dictionary": name,
+            "atoms": len(dictionary.atoms),
+            "seconds": time.perf_counter() - start,
+            "objective": found.history.objective.tolist(),
+            "distance": found.history.distance.tolist(),
+            "scores": scores(found.maps.images, truth),
+        }
+        rows.append(row)
+        estimates[name] = found.maps.images
+        columns = (f"{s['mape']:9.2f} {s['white']:+6.1f} {s['grey']:+6.1f} " for s in row["scores"].values())
+        print(f"{scan['trajectory']:11}{scan['snr'] or 'inf':>5}  {name:18}" + "".join(columns), flush=True)
+    return rows, estimates
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, default=Path("out/figure7"), help="folder of dictionaries and signals")
@@ -56,35 +87,16 @@ def main() -> None:
         name: brain_scan.dictionary(name, options.cache, tuple(options.sides)) for name in brain_scan.MODELS
     }
     rows = []
-    print("MAPE of the brain, median error in white and in grey matter, %")
-    print(f"{'trajectory':11}{'SNR':>5}  {'dictionary':16}" + "".join(f"{name:>24}" for name in NAMES.values()))
+    heading()
     for kind in ("radial", "spiral") if options.only is None else (options.only,):
         k = brain_scan.readouts(kind)
         exact = mr.mrf.sample_series(signals, phantom, k, progress=True)
         noisy, noise_std = mr.mrf.add_noise(exact, brain_scan.SNR)
         estimates = {}
         for snr, samples in ((None, exact), (brain_scan.SNR, noisy)):
-            for name, dictionary in dictionaries.items():
-                start = time.perf_counter()
-                operator = SubspaceNufft(k, dictionary.basis, brain_scan.VOXEL, phantom.matrix)
-                found = mr.recon.lowrank_admm(
-                    samples, operator, dictionary, mu=MU, n_iterations=N_ITERATIONS, n_cg=N_CG, progress=True
-                )
-                row = {
-                    "trajectory": kind,
-                    "snr": snr,
-                    "noise_std": noise_std if snr else 0.0,
-                    "dictionary": name,
-                    "atoms": len(dictionary.atoms),
-                    "seconds": time.perf_counter() - start,
-                    "objective": found.history.objective.tolist(),
-                    "distance": found.history.distance.tolist(),
-                    "scores": scores(found.maps.images, truth),
-                }
-                rows.append(row)
-                estimates[name] = found.maps.images
-                columns = (f"{s['mape']:9.2f} {s['white']:+6.1f} {s['grey']:+6.1f} " for s in row["scores"].values())
-                print(f"{kind:11}{snr or 'inf':>5}  {name:16}" + "".join(columns), flush=True)
+            scan = {"trajectory": kind, "snr": snr, "noise_std": noise_std if snr else 0.0}
+            found, estimates = compared(samples, k, dictionaries, phantom, truth, **scan)
+            rows += found
         draw(truth, estimates, f"figure7-{kind}.png")
     if options.only is None and tuple(options.sides) == brain_scan.SIDES:
         print(f"-> {save('figure7', rows)}")

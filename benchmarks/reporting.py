@@ -44,6 +44,20 @@ def in_turns(*calls: Callable[[], object], runs: int = 9) -> list[dict[str, floa
     ]
 
 
+def compilation_clock() -> Callable[[], float]:
+    """A clock of the seconds that XLA has spent on compiling since now."""
+    import jax
+
+    spent = []
+
+    def listen(event: str, duration_secs: float, **_: object) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            spent.append(duration_secs)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    return lambda: sum(spent)
+
+
 def device_name() -> str:
     """Short name of the device that computes, for file names."""
     import jax

@@ -17,12 +17,15 @@ NONE = 1e30
 class DifferentialEvolution(NamedTuple):
     """Options of the solver: `members` of the population per number that is sought, `seed` of its draws.
 
+    together: members that a core simulates side by side; 1 suits exact models, 64 the recurrent surrogate (`RNN`).
+
     Strategy best1bin, mutation 0.5 ... 1, recombination 0.7, a Latin hypercube with the given parameters in it.
     It has converged when the losses' standard deviation is below the search's tolerance times their mean.
     """
 
     members: int = 10
     seed: int = 0
+    together: int = 1
 
 
 class _Refusal(Exception):  # noqa: N818

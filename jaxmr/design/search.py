@@ -106,8 +106,9 @@ def _from_population(
             "a traced script may decide otherwise for each member of a population; build with a family, or take a "
             "solver that follows one sequence"
         )
-    population = populate(objective, parameters, bounds, objective.planned(parameters), devices)
     evolving = isinstance(solver, DifferentialEvolution)
+    together = solver.together if evolving else 1
+    population = populate(objective, parameters, bounds, objective.planned(parameters), devices, together)
     with batch.progress_bar(steps + evolving, "optimise", progress) as bar:
         if isinstance(solver, DifferentialEvolution):
             found = evolve(population, solver, steps, tolerance, checkpoint, bar)

@@ -60,16 +60,18 @@ class RNN(Model):
     ) -> tuple[Complex[Array, "voxels n_echoes"], Complex[Array, "n_names voxels n_echoes"]] | None:
         if not set(names) <= {"t1", "t2"}:
             return None
-        outputs = self._outputs(sequence, tissue)
-        by = {"t1": outputs[:, 1] / tissue.t1[None], "t2": outputs[:, 2] / tissue.t2[None]}
         if "t1" in names and len(sequence.segments) > 1:
-            by["t1"] += self._through_preparation(sequence, tissue)
+            outputs, prepared = self._through_preparation(sequence, tissue)
+        else:
+            outputs, prepared = self._outputs(sequence, tissue), 0.0
+        by = {"t1": outputs[:, 1] / tissue.t1[None] + prepared, "t2": outputs[:, 2] / tissue.t2[None]}
         rows = [_received(by[name], sequence) for name in names]
         return _received(outputs[:, 0], sequence), jnp.stack(rows)
 
     def state_shape(self, sequence: Sequence, tissue: Tissue) -> tuple[int, int]:
-        layer = self.network.layers[0]
-        return len(self.network.layers) * layer.recurrent.shape[1] + 2 * layer.recurrent.shape[0], 1
+        gates, hidden = self.network.layers[0].recurrent.shape
+        # As if each voxel lay on two lanes: products with 64 columns are a fifth faster than with 128 (measured).
+        return 2 * len(self.network.layers) * (gates + hidden), 2
 
     def planned(self, sequence: Sequence, tissue: Tissue) -> "RNN":
         if is_concrete((sequence, tissue)):
@@ -87,12 +89,26 @@ class RNN(Model):
         hidden = self.network.start(start)
         return self.network.run(hidden, scaled_tissue(tissue.t1, tissue.t2), _played(segment, tissue))[1]
 
-    def _through_preparation(self, sequence: Sequence, tissue: Tissue) -> Float[Array, "n_echoes voxels"]:
-        """What T1 changes before the first pulse: the network reads out the derivative of what comes after."""
+    def _through_preparation(
+        self, sequence: Sequence, tissue: Tissue
+    ) -> tuple[Float[Array, "n_echoes 3 voxels"], Float[Array, "n_echoes voxels"]]:
+        """The outputs, and what T1 changes before the first pulse: they know the derivative of what comes after.
+
+        Where the train follows an inversion at once, T1 changes nothing before it, which saves half of the time.
+        """
         before, _ = _train(sequence, tissue)
         along = lambda t1: _prepared(before, sequence, t1)  # noqa: E731
         mz, slope = jax.jvp(along, (tissue.t1,), (jnp.ones_like(tissue.t1),))
-        return jax.jvp(lambda mz: self._outputs(sequence, tissue, mz)[:, 0], (mz,), (slope,))[1]
+
+        def recovered(mz, slope):
+            outputs, change = jax.jvp(lambda mz: self._outputs(sequence, tissue, mz), (mz,), (slope,))
+            return outputs, change[:, 0]
+
+        def at_once(mz, slope):
+            outputs = self._outputs(sequence, tissue, mz)
+            return outputs, jnp.zeros_like(outputs[:, 0])
+
+        return jax.lax.cond(jnp.any(slope != 0), recovered, at_once, mz, slope)
 
 
 def load(path: str | Path) -> RNN:
