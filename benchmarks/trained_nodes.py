@@ -1,4 +1,4 @@
-"""Claim: a few sub-slices whose positions and weights are learnt stand for many: five beat the paper's table in every entry.
+"""Claim: a few sub-slices with learnt positions and weights stand for many: five beat the paper's table throughout.
 
 uv run python benchmarks/trained_nodes.py            # 500 signals to learn from, 500 others to test: a minute
 uv run python benchmarks/trained_nodes.py --ship     # and write the numbers that come with jaxmr

@@ -186,7 +186,7 @@ def _answer(network: Network, inputs: Inputs, devices: tuple):
         return jnp.moveaxis(network.run(network.start(magnetisation), tissue, played)[1], -1, 0)
 
     n = len(inputs.t1)
-    groups = batch.in_groups(inputs, min(n, 256), len(devices))
+    groups = batch.in_groups(inputs, min(n, 64), len(devices))
     found = batch.over_groups(one, network, groups, devices)
     return found.reshape(-1, *found.shape[2:])[:n]
 
