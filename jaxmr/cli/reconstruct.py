@@ -86,7 +86,8 @@ def _foreground(strength: np.ndarray) -> np.ndarray:
     from scipy import ndimage
 
     bright = strength > FAINT * strength.max()
-    pieces, _ = ndimage.label(bright)
+    labelled: Any = ndimage.label(bright)
+    pieces = labelled[0]
     sizes = np.bincount(pieces[bright], minlength=1)
     return bright & (sizes >= SPECK * sizes.max())[pieces]
 

@@ -22,7 +22,9 @@ def add_reconstruct(command: argparse.ArgumentParser) -> None:
         "--coils", metavar="FILE", help=".npy or .npz (`coils`): maps; of several coils without any they are estimated"
     )
     data.add_argument(
-        "--mask", metavar="FILE", help="NIfTI, .npy or .npz (`mask`); default: |M0| above a tenth of its largest, without specks"
+        "--mask",
+        metavar="FILE",
+        help="NIfTI, .npy or .npz (`mask`); default: |M0| above a tenth of its largest, without specks",
     )
     method = command.add_argument_group("method")
     method.add_argument(
