@@ -30,6 +30,17 @@ def test_the_optimum_at_the_bounds(solver):
     assert np.array_equal(best.sequence.segments[0].pulse.flip, best.parameters["flip"])
 
 
+@every_solver
+def test_the_parameters_given_are_in_the_first_population(solver):
+    """Here the best there is, so that none of those drawn is better."""
+    start = {"flip": np.array([0.8, 0.1, 0.35]), "tr": 0.4}
+    best = mr.design.optimise(train, quadratic, start, bounds=BOUNDS, solver=solver, steps=1)
+    first = jax.tree.map(lambda leaf: leaf[0], best.history.parameters)
+    assert np.array_equal(first["flip"], start["flip"])
+    assert np.isclose(first["tr"], start["tr"], rtol=1e-12)
+    assert np.isclose(best.history.loss[0], quadratic(train(start), start), rtol=1e-12)
+
+
 def test_descent_ends_at_the_least_of_a_curved_valley():
     """Rosenbrock's function of 6 numbers from one start, its least inside, and from a point where descent is hard."""
     build = lambda x: mr.sequences.fisp(x, 10 * ms, 5 * ms)  # noqa: E731
