@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         simulate,
         simulate_with_jacobian,
     )
+    from jaxmr.mrf.surrogate import RNN
     from jaxmr.objects import Phantom, Tissue, grid, literature
     from jaxmr.physics import bloch, epg, rf
 
@@ -55,6 +56,7 @@ _HOMES = {
     "Model": "jaxmr.models",
     "PDG": "jaxmr.models",
     "Phantom": "jaxmr.objects",
+    "RNN": "jaxmr.mrf.surrogate",
     "Tissue": "jaxmr.objects",
     "grid": "jaxmr.objects",
     "literature": "jaxmr.objects",
@@ -80,6 +82,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "EPG",
     "PDG",
+    "RNN",
     "AccuracyWarning",
     "EPGBloch",
     "ImagingModel",

@@ -10,7 +10,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command line and return its exit status: 0, 2 for an error in the input, 130 when interrupted."""
     try:
         options = command_line().parse_args(arguments)
-        importlib.import_module(f"jaxmr.cli.{options.command}").run(options)
+        importlib.import_module(f"jaxmr.cli.{options.command.replace('-', '_')}").run(options)
     except KeyboardInterrupt:
         return _report("interrupted", 130)
     except OSError as error:

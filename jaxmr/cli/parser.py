@@ -11,6 +11,7 @@ from typing import NamedTuple
 from jaxmr.cli.design_options import add_design
 from jaxmr.cli.reconstruct_options import add_reconstruct
 from jaxmr.cli.timing_options import TE, TR, add_inversion_time
+from jaxmr.cli.train_surrogate_options import add_train_surrogate
 from jaxmr.cli.words import numbers, size, sizes, slices_or_auto
 
 DEFAULT_GRID = ("t1=300:5500:38", "t2=30:2500:40", "b1=0.76:1.24:17")
@@ -82,6 +83,11 @@ _COMMANDS = {
         "  jaxmr design --tissues 900/85 --schedule scan.csv --b1 0.8:1.2:3 --train b-spline --out design/\n"
         "  jaxmr simulate --schedule design/train.csv --t1 900 --t2 85 --out signals.csv",
     ),
+    "train-surrogate": (
+        "train the recurrent network that stands in for EPG-Bloch, on signals simulated for it",
+        "jaxmr train-surrogate --out surrogate/\n"
+        "  jaxmr train-surrogate --start shipped --rate 0.005 --epochs 50 --out more/",
+    ),
     "info": ("print versions and devices, or what a dictionary holds", "jaxmr info\n  jaxmr info dictionary.h5"),
 }
 
@@ -115,6 +121,9 @@ def command_line() -> Parser:
     _imaging(found["scan"])
     _optimise(found["optimise"])
     _design(found["design"])
+    _out(found["train-surrogate"], "FOLDER", "folder for signals, checkpoint, weights; an interrupted training goes on")
+    add_train_surrogate(found["train-surrogate"])
+    _progress(found["train-surrogate"])
     _info(found["info"])
     return main
 

@@ -86,8 +86,8 @@ def _foreground(strength: np.ndarray) -> np.ndarray:
     from scipy import ndimage
 
     bright = strength > FAINT * strength.max()
-    labelled: Any = ndimage.label(bright)
-    pieces = labelled[0]
+    found: Any = ndimage.label(bright)
+    pieces = found[0]
     sizes = np.bincount(pieces[bright], minlength=1)
     return bright & (sizes >= SPECK * sizes.max())[pieces]
 

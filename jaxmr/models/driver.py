@@ -142,7 +142,9 @@ def schedule(sequence: Sequence, voxels: Tissue, model: Model, rows: int) -> lis
 def planned_bands(sequence: Sequence, voxels: Tissue, model: Model, rows: int) -> list[Band]:
     """Bands of T2 in multiples of `rows`, each with its own plan; neighbours of the same choices are one."""
     host = jax.tree.map(np.asarray, voxels)
-    bands = [np.arange(voxels.shape[0])] if model.is_static() else _bands(host.t2, rows)
+    if model.is_static():
+        return [Band(np.arange(voxels.shape[0]), model.planned(sequence, voxels))]
+    bands = _bands(host.t2, rows)
     plans = planning.plan_groups(sequence, [host[band] for band in bands], model)
     found = [Band(bands[0], plans[0])]
     for band, plan in zip(bands[1:], plans[1:], strict=True):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmr.core.checks import is_concrete
-from jaxmr.core.types import Array, Complex, Float
+from jaxmr.core.types import Array, Complex, Float, Leaf
 from jaxmr.models import pallas, planning
 from jaxmr.models.model import Model, prepare
 from jaxmr.models.playing import is_real, needs_precession, one_axis, play, play_with_derivatives
@@ -140,7 +140,8 @@ def _fastest(
     def kernel(sequence, tissue, pulses):
         return pallas.play_in_registers(sequence, tissue, pulses, slices, orders, real)
 
-    if not _on_gpu() or not pallas.supported(sequence, tissue, pulses, orders, real):
+    weighted = not isinstance(slices.weight, float)
+    if not _on_gpu() or weighted or not pallas.supported(sequence, tissue, pulses, orders, real):
         return scan(sequence, tissue, pulses)
     return jax.lax.platform_dependent(sequence, tissue, pulses, cuda=kernel, default=scan)
 
@@ -162,12 +163,24 @@ def _turned(flip, voxels: Voxels):
 
 
 @final
+class SliceNodes(eqx.Module):
+    """A quadrature of the slice: positions (n,) of its upper half in thicknesses, and their weights (n,).
+
+    The lower half mirrors it. Midpoints would all weigh 3 / n_z.
+    """
+
+    position: Float[Leaf, "n"]
+    weight: Float[Leaf, "n"]
+
+
+@final
 class EPGBloch(Model):
     """EPG whose pulses follow the Bloch equation over their shape, at `n_z` (32) positions across three thicknesses.
 
     pulse: shape of all pulses, for sequences without shapes of their own. The signal is the integral of F(0)
-    over the slice, divided by the nominal thickness. n_z, orders, tolerance, error as in `EPG`. tables: of the pulses'
-    operators, as `tabulated` makes them; None makes them for each simulation.
+    over the slice, divided by the nominal thickness. n_z, orders, tolerance, error as in `EPG`; `error` then leaves
+    out that of `nodes`. tables: of the pulses' operators, as `tabulated` makes them; None makes them for each
+    simulation. nodes: positions in place of `n_z` midpoints, such as `mr.mrf.trained_nodes()`.
     Liu et al., NMR Biomed 2021, eqs. 3 and 4.
     """
 
@@ -177,13 +190,34 @@ class EPGBloch(Model):
     tolerance: float | None = eqx.field(static=True, default=None)
     error: Float[Array, ""] | None = None
     tables: tuple[selective.OperatorTable, ...] | None = None
+    nodes: SliceNodes | None = None
 
     def __check_init__(self):
         _check(self.orders, self.tolerance, self.n_z)
+        if self.nodes is not None and self.n_z is not None:
+            raise ValueError(
+                f"give n_z or nodes, not both, got n_z={self.n_z} and {self.nodes.position.shape[0]} nodes"
+            )
 
     @property
     def _n_z(self) -> int:
+        if self.nodes is not None:
+            return 2 * self.nodes.position.shape[0]
         return N_Z if self.n_z is None else self.n_z
+
+    def _slice(self, thickness, half: bool) -> Float[Array, "n"]:
+        """Positions that are simulated, m."""
+        if self.nodes is None:
+            return _positions(thickness, self._n_z, half)
+        upper = thickness * self.nodes.position
+        return upper if half else jnp.concatenate([-upper[::-1], upper])
+
+    def _weight(self, half: bool) -> float | Float[Array, "n"]:
+        """What each of them counts."""
+        if self.nodes is None:
+            return SLICE_RANGE / self._n_z * (2 if half else 1)
+        upper = self.nodes.weight
+        return 2 * upper if half else jnp.concatenate([upper[::-1], upper])
 
     def tabulated(self, sequence: Sequence, tissue: Tissue) -> "EPGBloch":
         """The model, planned, with the tables of its pulses made once, for many sequences built like this one.
@@ -214,9 +248,7 @@ class EPGBloch(Model):
         largest = jnp.max(jnp.stack(flips)) * (1 if tissue.b1 is None else jnp.max(tissue.b1))
         delta = jnp.max(1 / tissue.t2 - 1 / tissue.t1)
         half = self._half(sequence, tissue)
-        return tuple(
-            selective.tabulate(shape, _positions(shape.thickness, self._n_z, half), largest, delta) for shape in shapes
-        )
+        return tuple(selective.tabulate(shape, self._slice(shape.thickness, half), largest, delta) for shape in shapes)
 
     def signals(
         self, shared: Any, sequence: Sequence, tissue: Tissue, keep: Float[Array, "voxels"] | None = None
@@ -235,12 +267,11 @@ class EPGBloch(Model):
     def _how(self, shared: Any, sequence: Sequence, tissue: Tissue) -> tuple[PulseRule, Slices, int | None, bool]:
         """Pulses, sub-slices, orders and arithmetic (real or not) of this simulation."""
         half = self._half(sequence, tissue)
-        weight = SLICE_RANGE / self._n_z * (2 if half else 1)
 
         def act(pulse: Pulse, flip, voxels: Voxels) -> kernels.Operator:
             return _selective(shared[pulse.shape or 0], flip, voxels)
 
-        slices = Slices(self._n_z // (2 if half else 1), weight, imaginary=half)
+        slices = Slices(self._n_z // (2 if half else 1), self._weight(half), imaginary=half)
         return PulseRule(act, relaxing=True), slices, self.orders, False
 
     def profiles(self, shared: Any, sequence: Sequence, tissue: Tissue) -> Complex[Array, "n voxels n_echoes"]:

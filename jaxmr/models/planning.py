@@ -117,8 +117,8 @@ def _chosen(model: Any, sequence: Sequence, few: list[Tissue], most: int) -> lis
 
 
 def _is_sliced(model: Any) -> bool:
-    """Whether the model adds up sub-slices (plain EPG without a profile does not)."""
-    return getattr(model, "profile", True) is not None
+    """Whether the model adds up sub-slices of which it may choose the number."""
+    return getattr(model, "profile", True) is not None and getattr(model, "nodes", None) is None
 
 
 def _orders(
@@ -213,5 +213,7 @@ def _first_guess(sequence: Sequence, few: list[Tissue], tolerance: float) -> int
 
 
 def _with(model: Any, orders: int, n_z: int) -> Any:
-    """`model` with these orders and sub-slices."""
-    return dataclasses.replace(model, orders=orders, n_z=n_z, tolerance=None)
+    """`model` with these orders, and these sub-slices unless they are given nodes."""
+    return dataclasses.replace(
+        model, orders=orders, n_z=None if getattr(model, "nodes", None) is not None else n_z, tolerance=None
+    )

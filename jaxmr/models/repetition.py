@@ -39,12 +39,13 @@ class Voxels(NamedTuple):
 class Slices(NamedTuple):
     """How the sub-slices of a voxel add up to its signal.
 
-    n: number simulated. weight: of each. imaginary: the other half of the slice cancels the real part.
-    phase (n,): of the pulse at each sub-slice, rad, or None. apart: leave them apart, `n` times as many signals.
+    n: number simulated. weight: of each, one for all or (n,). imaginary: the other half of the slice cancels the
+    real part. phase (n,): of the pulse at each sub-slice, rad, or None. apart: leave them apart, `n` times as many
+    signals.
     """
 
     n: int = 1
-    weight: float = 1.0
+    weight: float | Float[Array, "n"] = 1.0
     imaginary: bool = False
     phase: Float[Array, "n"] | None = None
     apart: bool = False
@@ -262,7 +263,10 @@ def _seen(states, wound: int, decay, slices: Slices):
 
     def add(part):
         decayed = decay * part.reshape(slices.n, -1)
-        return decayed.reshape(-1) if slices.apart else slices.weight * jnp.sum(decayed, axis=0)
+        if slices.apart:
+            return decayed.reshape(-1)
+        weight = slices.weight
+        return weight * jnp.sum(decayed, axis=0) if isinstance(weight, float) else weight @ decayed
 
     real, imag = states.echo(wound)
     if slices.phase is not None:

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -97,19 +98,25 @@ def random_train(kind: str, n: int, rng: Seed) -> Float[Array, "n"]:
     overshoot and noise are clipped to that range. The pieces of PieceConstant5 are uniform over all choices
     of at least 20 pulses each. rng: a NumPy generator, or a seed; the same seed gives the same train.
     """
+    return random_trains(kind, n, 1, rng)[0]
+
+
+def random_trains(kind: str, n: int, count: int, rng: Seed) -> Float[Array, "count n"]:
+    """So many of what `random_train` draws."""
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     rng = np.random.default_rng(rng)
     m = 11 if kind.endswith("11") else 5
-    heights = jnp.asarray(rng.uniform(0, LARGEST, m), float)
+    heights = jnp.asarray(rng.uniform(0, LARGEST, (count, m)), float)
     if kind == "PieceConstant5":
-        return piecewise_constant(heights, _random_edges(m, n, rng), n)
+        edges = np.stack([_random_edges(m, n, rng) for _ in range(count)])
+        return jax.vmap(lambda levels, edges: piecewise_constant(levels, edges, n))(heights, edges)
     if kind == "SinSquared5":
-        return sin_squared(heights, n)
-    train = spline(heights, n)
+        return jax.vmap(lambda amplitudes: sin_squared(amplitudes, n))(heights)
+    trains = jax.vmap(lambda control: spline(control, n))(heights)
     if kind == "SplineNoise11":
-        train += jnp.asarray(rng.normal(0, NOISE, n), train.dtype)
-    return jnp.clip(train, 0, LARGEST)
+        trains += jnp.asarray(rng.normal(0, NOISE, (count, n)), trains.dtype)
+    return jnp.clip(trains, 0, LARGEST)
 
 
 def _random_edges(m: int, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,115 @@
+"""Claim: on these cores the exact kernel is the faster surrogate: at the network's accuracy it needs less time.
+
+Signals of 1120 pulses (the train of figure 4a of Liu et al.) of 100 to 512,000 atoms, B1 = 1, and their derivatives by
+T1 and T2: exact EPG-Bloch planned for a tolerance, EPG-Bloch on trained sub-slices, and the recurrent network, in
+turns. Time of warm calls, planning and compilation apart; error of 200 atoms against 192 sub-slices and all orders.
+What would take more than --longest seconds is extrapolated from the size before it, and marked.
+
+    uv run benchmarks/surrogate_vs_exact.py
+"""
+
+import argparse
+import time
+from typing import Any
+
+import numpy as np
+
+import brain_scan
+import jaxmr as mr
+from reporting import device_name, save
+from workloads import atoms, relative
+
+SIZES = 100, 1000, 10_000, 100_000, 512_000
+REFERENCE_ATOMS = 200
+RUNS = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--longest", type=float, default=60.0, help="seconds of a call worth its time (default 60)")
+    options = parser.parse_args()
+    mr.use_cores()
+    sequence, pulse = brain_scan.sequence(), brain_scan.pulse()
+    t1, t2 = (np.float32(column) for column in atoms(REFERENCE_ATOMS))
+    few = mr.Tissue(t1=t1, t2=t2)
+    reference = both(sequence, few, mr.EPGBloch(pulse=pulse, n_z=192), derivatives=True)
+    models = {
+        "EPG-Bloch, tolerance 1e-3": mr.EPGBloch(pulse=pulse, tolerance=1e-3),
+        "EPG-Bloch, tolerance 1e-2": mr.EPGBloch(pulse=pulse, tolerance=1e-2),
+        "EPG-Bloch, 5 trained nodes": mr.EPGBloch(pulse=pulse, nodes=mr.mrf.trained_nodes(5), tolerance=3e-3),
+        "RNN": mr.RNN.pretrained(),
+    }
+    rows: list[dict[str, Any]] = []
+    for derivatives in (False, True):
+        print(f"\n{'signals and derivatives' if derivatives else 'signals'} on {device_name()}")
+        print(f"{'model':28}{'error':>8}{'':3}" + "".join(f"{n:>16,}" for n in SIZES) + "   seconds (signals/s)")
+        for name, model in models.items():
+            found = both(sequence, few, model, derivatives=derivatives)
+            errors = [relative(ours, theirs) for ours, theirs in zip(found, reference, strict=False)]
+            line = f"{name:28}" + "/".join(f"{100 * error:.2f}" for error in errors) + " %  "
+            for size, seconds, measured in times(sequence, model, derivatives, options.longest):
+                line += f"{seconds:9.3g} ({size / seconds:,.0f}){'' if measured else '*'}"
+                rows.append(
+                    {
+                        "model": name, "derivatives": derivatives, "atoms": size, "seconds": seconds,
+                        "measured": measured, "errors": errors,
+                    }
+                )  # fmt: skip
+            print(line, flush=True)
+    print("* extrapolated")
+    print(f"-> {save('surrogate_vs_exact', rows)}")
+
+
+def both(sequence, tissue, model, *, derivatives: bool):
+    """Signals, or signals and derivatives by the logarithms of T1 and T2."""
+    if not derivatives:
+        return (np.asarray(mr.simulate(sequence, tissue, model)),)
+    signal, rows = mr.simulate_with_jacobian(sequence, tissue, model)
+    return np.asarray(signal), np.asarray(rows) * np.stack([tissue.t1, tissue.t2], axis=1)[:, :, None]
+
+
+def times(sequence, model, derivatives: bool, longest: float):
+    """(size, median seconds of warm calls, whether they were measured) of each size."""
+    before = None
+    for size in SIZES:
+        if before is not None and before[1] * size / before[0] > longest:
+            yield size, before[1] * size / before[0], False
+            continue
+        t1, t2 = (np.float32(column) for column in atoms(size))
+        tissue = mr.Tissue(t1=t1, t2=t2)
+        call = _derivatives(sequence, tissue, model) if derivatives else _signals(sequence, tissue, model)
+        call()
+        taken = []
+        for _ in range(RUNS if size < 100_000 else 1):
+            start = time.perf_counter()
+            call()
+            taken.append(time.perf_counter() - start)
+        before = size, float(np.median(taken))
+        yield size, before[1], True
+
+
+def _signals(sequence, tissue, model):
+    """A call that simulates all atoms; of very many it keeps a few numbers each."""
+    from jaxmr.models import driver
+
+    basis = np.eye(sequence.n_echoes, 12, dtype=np.complex64) if tissue.shape[0] > 100_000 else None
+    parts = driver.schedule(sequence, tissue, model, driver.rows_within(driver.MEMORY, sequence, tissue))
+    return lambda: driver.gather(sequence, tissue, parts, basis=basis)
+
+
+def _derivatives(sequence, tissue, model):
+    """A call that simulates all atoms with derivatives, by one plan, in pieces so that memory is bounded."""
+    import jax
+
+    planned = model if model.is_static() else mr.plan(sequence, tissue, model)
+    parts = [tissue[start : start + 2048] for start in range(0, tissue.shape[0], 2048)]
+
+    def call():
+        for part in parts:
+            jax.block_until_ready(mr.simulate_with_jacobian(sequence, part, planned, devices=jax.devices()))
+
+    return call
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Training of networks: what each of them needs, whatever it learns."""
