@@ -9,20 +9,12 @@ import jaxmr as mr
 from jaxmr.core import batch
 from jaxmr.design import DifferentialEvolution, MultiStart, evolution, objectives, parametrisations
 from jaxmr.units import deg, ms
+from searches import START, InterruptedBar, quadratic, train
 
 EVOLUTION, DESCENT = DifferentialEvolution(8, seed=1), MultiStart(3, 16, seed=1, kept=2)
 every_solver = pytest.mark.parametrize("solver", [EVOLUTION, DESCENT], ids=["evolution", "descent"])
-START = {"flip": np.array([0.5, 0.2, 0.4]), "tr": 0.3}
+# All optimal flips lie beyond.
 BOUNDS = {"flip": (np.array([0.0, 0.1, 0.35]), 0.8), "tr": (0.1, 1.0)}
-
-
-def train(parameters):
-    return mr.sequences.fisp(parameters["flip"], parameters["tr"], 1 * ms)
-
-
-def quadratic(sequence, parameters):
-    """Least at flips of 1, 0 and 0.3 rad, all beyond their bounds, and a time of 0.4 s."""
-    return jnp.sum((sequence.segments[0].pulse.flip - jnp.array([1.0, 0.0, 0.3])) ** 2) + (parameters["tr"] - 0.4) ** 2
 
 
 @every_solver
@@ -36,6 +28,17 @@ def test_the_optimum_at_the_bounds(solver):
     assert (np.diff(best.history.loss) <= 0).all()
     assert best.loss == best.history.loss[-1]
     assert np.array_equal(best.sequence.segments[0].pulse.flip, best.parameters["flip"])
+
+
+@every_solver
+def test_the_parameters_given_are_in_the_first_population(solver):
+    """Here the best there is, so that none of those drawn is better."""
+    start = {"flip": np.array([0.8, 0.1, 0.35]), "tr": 0.4}
+    best = mr.design.optimise(train, quadratic, start, bounds=BOUNDS, solver=solver, steps=1)
+    first = jax.tree.map(lambda leaf: leaf[0], best.history.parameters)
+    assert np.array_equal(first["flip"], start["flip"])
+    assert np.isclose(first["tr"], start["tr"], rtol=1e-12)
+    assert np.isclose(best.history.loss[0], quadratic(train(start), start), rtol=1e-12)
 
 
 def test_descent_ends_at_the_least_of_a_curved_valley():
@@ -123,24 +126,7 @@ def test_recorded_generations_are_not_computed_again(tmp_path, monkeypatch):
 
 @every_solver
 def test_ctrl_c_returns_the_best_so_far(solver, monkeypatch, tmp_path):
-    class Bar:
-        n = 0
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            return False
-
-        def set_postfix_str(self, *_, **__):
-            pass
-
-        def update(self, *_):
-            self.n += 1
-            if self.n == 3:
-                raise KeyboardInterrupt
-
-    monkeypatch.setattr(batch, "progress_bar", lambda *_: Bar())
+    monkeypatch.setattr(batch, "progress_bar", lambda *_: InterruptedBar(3))
     best = mr.design.optimise(train, quadratic, START, bounds=BOUNDS, solver=solver, checkpoint=tmp_path / "kept.npz")
     assert best.reason == "interrupted"
     assert best.loss == best.history.loss.min()

@@ -15,6 +15,7 @@ from checks import relative
 from jaxmr.core import batch
 from jaxmr.design import losses, recipes
 from jaxmr.units import deg, mm, ms, us
+from searches import START, InterruptedBar, quadratic, train
 
 SOLVERS = {
     "lbfgsb": "lbfgsb",
@@ -23,19 +24,6 @@ SOLVERS = {
     "lbfgs": optax.lbfgs(),
 }
 every_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
-
-
-def train(parameters):
-    """Three flips and the time between them."""
-    return mr.sequences.fisp(parameters["flip"], parameters["tr"], 1 * ms)
-
-
-START = {"flip": np.array([0.5, 0.2, 0.4]), "tr": 0.3}
-
-
-def quadratic(sequence, parameters):
-    """Least at flips of 1, 0 and 0.3 rad."""
-    return jnp.sum((sequence.segments[0].pulse.flip - jnp.array([1.0, 0.0, 0.3])) ** 2) + (parameters["tr"] - 0.4) ** 2
 
 
 @every_solver
@@ -136,24 +124,7 @@ def test_one_compilation_serves_all_steps(solver):
 
 
 def test_ctrl_c_returns_the_best_so_far(monkeypatch):
-    class Bar:
-        n = 0
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            return False
-
-        def set_postfix_str(self, *_, **__):
-            pass
-
-        def update(self):
-            self.n += 1
-            if self.n == 4:
-                raise KeyboardInterrupt
-
-    monkeypatch.setattr(batch, "progress_bar", lambda *_: Bar())
+    monkeypatch.setattr(batch, "progress_bar", lambda *_: InterruptedBar(4))
     best = mr.design.optimise(train, quadratic, START, solver=optax.adam(0.05))
     assert best.reason == "interrupted"
     assert len(best.history.loss) == 4

@@ -132,15 +132,15 @@ def _problem(options: Any, scan: shared.Scan) -> Problem:
     # A first train through values of the one before.
     places = np.arange(1, points + 1) * n // points - 1 if options.train == "spline" else np.linspace(0, n - 1, points)
     start = np.maximum(np.interp(places, np.arange(n), inside), min(SMALLEST, largest))
-    none = lambda numbers: jnp.zeros((), numbers.dtype)  # noqa: E731
+    excess = lambda numbers: jnp.zeros((), numbers.dtype)  # noqa: E731
     if options.train == "spline":
         train = parametrisations.spline_within(n, 0.0, largest)
-        none = lambda numbers: constraints.outside(trains.spline(numbers, n), 0.0, largest)  # noqa: E731
+        excess = lambda numbers: constraints.outside(trains.spline(numbers, n), 0.0, largest)  # noqa: E731
     else:
         train = parametrisations.b_spline(n) if options.train == "b-spline" else lambda numbers: numbers
     if options.rms_flip is not None:
         train = parametrisations.limited_energy(n * (options.rms_flip * deg) ** 2, train)
-    return Problem(train, start, (0.0, largest), none)
+    return Problem(train, start, (0.0, largest), excess)
 
 
 def _model(options: Any, build: Any, scan: shared.Scan, known: mr.Tissue, problem: Problem) -> Model:

@@ -2,11 +2,12 @@
 
 import argparse
 
-from jaxmr.cli.words import milliseconds_or_none, steps, tissue, weight
+from jaxmr.cli.timing_options import TE, TR, add_inversion_time
+from jaxmr.cli.words import steps, tissue, weight
 
 
-def add_design(command: argparse.ArgumentParser, tr: float, te: float) -> None:
-    """Add them. tr, te: of an example, ms."""
+def add_design(command: argparse.ArgumentParser) -> None:
+    """Add them."""
     command.add_argument(
         "--tissues", metavar="T1/T2", type=tissue, nargs="+", required=True, help="ms, one or several: 900/85 500/65"
     )
@@ -15,16 +16,10 @@ def add_design(command: argparse.ArgumentParser, tr: float, te: float) -> None:
     )
     scan = command.add_argument_group("scan", "Gradient-spoiled FISP, of its own or a --schedule to improve.")
     scan.add_argument("--pulses", metavar="N", type=int, help="number of pulses")
-    scan.add_argument("--tr", metavar="MS", type=float, help=f"repetition time, such as {tr:g}")
-    scan.add_argument("--te", metavar="MS", type=float, help=f"echo time, such as {te:g}")
+    scan.add_argument("--tr", metavar="MS", type=float, help=f"repetition time, such as {TR:g}")
+    scan.add_argument("--te", metavar="MS", type=float, help=f"echo time, such as {TE:g}")
     scan.add_argument("--schedule", metavar="FILE", help="as for jaxmr dictionary; its TR and TE are kept")
-    scan.add_argument(
-        "--inversion-time",
-        metavar="MS|none",
-        type=milliseconds_or_none,
-        default=20.0,
-        help="from an ideal inversion to the first pulse, or none (default 20)",
-    )
+    add_inversion_time(scan)
     limits = command.add_argument_group("train and limits")
     limits.add_argument(
         "--train",

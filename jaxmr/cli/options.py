@@ -11,7 +11,8 @@ import numpy as np
 
 import jaxmr as mr
 from jaxmr import objects
-from jaxmr.cli.parser import DEFAULT_GRID, PULSE, TE, TR
+from jaxmr.cli.parser import DEFAULT_GRID, PULSE
+from jaxmr.cli.timing_options import TE, TR
 from jaxmr.io.hdf5 import load_dictionary, read_about
 from jaxmr.models import Model
 from jaxmr.mrf import Dictionary, Store, store

@@ -10,13 +10,12 @@ from typing import NamedTuple
 
 from jaxmr.cli.design_options import add_design
 from jaxmr.cli.reconstruct_options import add_reconstruct
+from jaxmr.cli.timing_options import TE, TR, add_inversion_time
 from jaxmr.cli.train_surrogate_options import add_train_surrogate
-from jaxmr.cli.words import milliseconds_or_none, numbers, size, sizes, slices_or_auto
+from jaxmr.cli.words import numbers, size, sizes, slices_or_auto
 
 DEFAULT_GRID = ("t1=300:5500:38", "t2=30:2500:40", "b1=0.76:1.24:17")
 """ms and relative: from cartilage and fat to CSF, T2 <= T1, and the transmit field of a head at 3 T."""
-TR, TE, INVERSION_TIME = 12.0, 3.0, 20.0
-"""Timing of the built-in scan, ms."""
 PULSE = 1e-3, 3.0, 5e-3
 """The Gaussian pulse of EPG-Bloch: duration (s), time-bandwidth product, thickness (m)."""
 
@@ -296,7 +295,7 @@ def _optimise(command: Parser) -> None:
 
 def _design(command: Parser) -> None:
     _out(command, "FOLDER", "folder for train.csv (for --schedule), figure, summary, and search.npz to go on from")
-    add_design(command, TR, TE)
+    add_design(command)
     _model(command)
     _progress(command)
 
@@ -326,13 +325,7 @@ def _scan(command: Parser) -> None:
     )
     group.add_argument("--tr", metavar="MS", type=float, help="repetition time that the file lacks")
     group.add_argument("--te", metavar="MS", type=float, help="echo time that the file lacks")
-    group.add_argument(
-        "--inversion-time",
-        metavar="MS|none",
-        type=milliseconds_or_none,
-        default=INVERSION_TIME,
-        help=f"from an ideal inversion to the first pulse, or none (default {INVERSION_TIME:g})",
-    )
+    add_inversion_time(group)
 
 
 def _model(command: Parser) -> None:

@@ -74,13 +74,14 @@ def over_b1(tissue: Tissue, low: float, high: float, n: int = 3) -> Tissue:
 
 
 def _rule(name: str, value, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points, and weights up to a factor."""
     if isinstance(value, Lognormal):
         points, weights = np.polynomial.hermite_e.hermegauss(n)
-        return _positive(name, value).median * np.exp(value.spread * points), weights / weights.sum()
+        return _positive(name, value).median * np.exp(value.spread * points), weights
     if isinstance(value, Uniform):
         points, weights = np.polynomial.legendre.leggauss(n)
         low, high = _ordered(name, value)
-        return low + (high - low) * (points + 1) / 2, weights / 2
+        return low + (high - low) * (points + 1) / 2, weights
     return np.array([float(value)]), np.ones(1)
 
 

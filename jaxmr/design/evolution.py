@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmr.core.digests import digest
-from jaxmr.design.optimum import History
+from jaxmr.design.optimum import Found, History
 from jaxmr.design.population import Population, Record
 
 NONE = 1e30
@@ -30,15 +30,6 @@ class DifferentialEvolution(NamedTuple):
 
 class _Refusal(Exception):  # noqa: N818
     """Carries an error past SciPy, which takes a ValueError for a loss of the wrong shape."""
-
-
-class Found(NamedTuple):
-    """The best numbers in 0 ... 1, their loss, the history of the best of each step, and why it ended."""
-
-    numbers: np.ndarray
-    loss: float
-    history: History
-    reason: str
 
 
 def evolve(

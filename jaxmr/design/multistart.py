@@ -18,8 +18,7 @@ from jaxtyping import Bool
 
 from jaxmr.core.digests import digest
 from jaxmr.core.types import Array, Float
-from jaxmr.design.evolution import Found
-from jaxmr.design.optimum import History
+from jaxmr.design.optimum import Found, History
 from jaxmr.design.population import Population, Record
 
 FIRST, LARGEST, SMALLEST = 0.1, 0.3, 1e-4

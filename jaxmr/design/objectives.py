@@ -74,7 +74,7 @@ def weighted_trace(
     if weights.shape != found.shape:
         raise ValueError(f"tissue_weights must have the shape {found.shape} of the tissues, got {weights.shape}")
     # A tissue without weight does not count, even where its bounds are infinite.
-    return jnp.sum(jnp.where(weights > 0, weights * jnp.where(weights > 0, found, 0), 0)) / jnp.sum(weights)
+    return jnp.sum(weights * jnp.where(weights > 0, found, 0)) / jnp.sum(weights)
 
 
 def worst_case(

@@ -14,6 +14,15 @@ class History(NamedTuple):
     parameters: Any
 
 
+class Found(NamedTuple):
+    """Of a solver with a population: the best numbers in 0 ... 1, their loss, the best of each step, why it ended."""
+
+    numbers: np.ndarray
+    loss: float
+    history: History
+    reason: str
+
+
 class Optimum(NamedTuple):
     """The best that was found.
 

@@ -53,7 +53,8 @@ def spline_within(n: int, lowest: float, highest: float) -> Map:
     keeps the train within them exactly, and leaves it as it is wherever it is inside. Where it is clipped it has no
     derivative. A `b_spline` needs no clipping.
     """
-    _check_limits(lowest, highest)
+    if not lowest < highest:
+        raise ValueError(f"lowest must be below highest, got {lowest:g} and {highest:g} rad")
     return lambda control: jnp.clip(trains.spline(control, n), lowest, highest)
 
 
@@ -108,15 +109,10 @@ def limited_energy(limit: float, inner: Map | None = None) -> Map:
     def train(value):
         flips = before(value)
         energy = jnp.sum(flips**2)
-        return flips * jnp.where(energy > limit, jnp.sqrt(limit / jnp.where(energy > limit, energy, 1)), 1)
+        return flips * jnp.sqrt(limit / jnp.maximum(energy, limit))
 
     return train
 
 
 def _same(value):
     return value
-
-
-def _check_limits(lowest: float, highest: float) -> None:
-    if not lowest < highest:
-        raise ValueError(f"lowest must be below highest, got {lowest:g} and {highest:g} rad")

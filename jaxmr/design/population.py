@@ -107,9 +107,9 @@ class Record:
 
     def read(self, first: Float[np.ndarray, "members"], about: str) -> dict[str, np.ndarray] | None:
         """The arrays of the file, if there is one, or None; a `ValueError` if it is of another search."""
+        if self.path is None:
+            return None
         try:
-            if self.path is None:
-                return None
             with np.load(self.path, allow_pickle=False) as file:
                 found = {name: file[name] for name in file.files}
             known = found.pop("about").item(), found.pop("first")

@@ -1,5 +1,6 @@
 """How much a train is like a trapezoid: low, up a ramp, a plateau, down a ramp, low."""
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -36,11 +37,10 @@ def fit_trapezoid(train) -> Trapezoid:
     n = train.size
     low, high = -0.25 * n, 1.25 * n
     places = np.linspace(low, high, COARSE)
-    quartets = np.array(np.meshgrid(*[places] * 4, indexing="ij")).reshape(4, -1).T
-    quartets = quartets[(np.diff(quartets) >= 0).all(axis=1)]
+    quartets = np.array(list(itertools.combinations_with_replacement(places, 4)))
     best, correlation = _best(quartets, train)
     step = (places[1] - places[0]) / 2
-    moves = np.array(np.meshgrid(*[(-1, 0, 1)] * 4, indexing="ij")).reshape(4, -1).T
+    moves = np.array(list(itertools.product((-1, 0, 1), repeat=4)))
     while step > 0.25:
         near = best + step * moves
         near = near[(np.diff(near) >= 0).all(axis=1) & (near[:, 0] >= low) & (near[:, 3] <= high)]

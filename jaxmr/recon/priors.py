@@ -58,8 +58,7 @@ class LocallyLowRank(Prior):
         series, axes = _series(image, n_axes), tuple(range(-n_axes, 0))
         blocks = _blocks(jnp.roll(series, shift, axes), self.block, n_axes)
         values, vectors = _singular(blocks)
-        kept = jnp.maximum(1 - threshold / jnp.where(values > 0, values, jnp.inf), 0)
-        shrunk = vectors @ (kept[..., None] * (vectors.conj().mT @ blocks))
+        shrunk = vectors @ (_kept(values, threshold)[..., None] * (vectors.conj().mT @ blocks))
         whole = _from_blocks(shrunk, series.shape, self.block, n_axes)
         return jnp.roll(whole, -shift, axes).reshape(image.shape)
 
@@ -89,8 +88,7 @@ class Wavelet(Prior):
         n_axes = len(shift)
         axes = tuple(range(-n_axes, 0))
         details, average = self._details(jnp.roll(image, shift, axes), n_axes)
-        size = jnp.abs(details)
-        shrunk = jnp.where(size > threshold, 1 - threshold / jnp.where(size > threshold, size, 1), 0) * details
+        shrunk = _kept(jnp.abs(details), threshold) * details
         return jnp.roll(wavelets.inverse(average + shrunk, n_axes, self.levels), -shift, axes)
 
     def _details(self, image, n_axes):
@@ -100,6 +98,11 @@ class Wavelet(Prior):
         index = (..., *(slice(n) for n in corner))
         average = average.at[index].set(coefficients[index])
         return coefficients - average, average
+
+
+def _kept(size, threshold):
+    """The share of it that is left of a size that shrinks by `threshold`."""
+    return jnp.maximum(1 - threshold / jnp.where(size > 0, size, jnp.inf), 0)
 
 
 def _series(image, n_axes):

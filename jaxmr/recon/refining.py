@@ -116,19 +116,19 @@ def refine(
         raise ValueError(f"{n_numbers} numbers per voxel leave nothing to estimate the noise from; give noise_std")
     given = None if noise_std is None else _noise_map(noise_std, voxels)
 
-    flat = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1), (tissue, prior, weights))
+    tissue, prior, weights = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1), (tissue, prior, weights))
     points = points.reshape(-1, points.shape[-1])
     live = np.flatnonzero(np.any(points != 0, axis=-1))
-    found: Any = _unrefined(flat[0], names, points.dtype)
+    found: Any = _unrefined(tissue, names, points.dtype)
     if live.size:
-        seen = jax.tree.map(lambda leaf: leaf[live], flat[0])
+        seen = jax.tree.map(lambda leaf: leaf[live], tissue)
         model = plan(sequence, dataclasses.replace(seen, t2=MARGIN * seen.t2), model)
         rows = _rows(live.size, sequence, len(names), points.dtype)
         key = None if devices is None else tuple(devices)
         for part in host_chunks(live.size, rows, "refining", progress):
             # The last chunk is filled up, so that one compilation serves them all.
             chosen = live[np.minimum(np.arange(part.start, part.start + rows), live.size - 1)]
-            chunk = jax.tree.map(lambda leaf, c=chosen: leaf[c], (points, *flat))
+            chunk = jax.tree.map(lambda leaf, c=chosen: leaf[c], (points, tissue, prior, weights))
             results = _refined(sequence, chunk, model, basis, bounds, tolerance, max_iterations, key)
             n = part.stop - part.start
             for whole, new in zip(jax.tree.leaves(found), jax.tree.leaves(results), strict=True):

@@ -81,7 +81,6 @@ def regularised_reconstruction(
     samples, coils = jnp.asarray(samples), jnp.asarray(coils)
     b = adjoint_reconstruction(samples, operator, coils, weights)
     gram = operator.gram(weights)
-    step_of = eqx.filter_jit(_step)
     largest = _largest(gram, coils, b) * _MARGIN
     x = b / largest if initial is None else jnp.asarray(initial).astype(b.dtype)
     if x.shape != b.shape:
@@ -92,7 +91,7 @@ def regularised_reconstruction(
     shifts = np.random.default_rng(0).integers(0, prior.period, (iterations, len(operator.matrix)))
     with progress_bar(iterations, "reconstruct", progress) as bar:
         for i in range(iterations):
-            state, value, change = step_of(problem, state, jnp.asarray(shifts[i]))
+            state, value, change = _step(problem, state, jnp.asarray(shifts[i]))
             objective.append(float(value))
             bar.update()
             bar.set_postfix(objective=f"{objective[-1]:.4g}")
@@ -105,6 +104,7 @@ def _normal(gram, coils, x):
     return coil_normal(gram, coils, x).astype(x.dtype)
 
 
+@eqx.filter_jit
 def _step(problem: _Problem, state: _State, shift):
     """The next state, the objective there, and how far the image moved, relative to its size."""
     gram, coils, b, prior, weight, largest = problem
