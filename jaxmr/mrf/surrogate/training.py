@@ -165,7 +165,7 @@ def _steps(optimiser: optax.GradientTransformation, crop: int, devices: tuple) -
 
     mesh, split, same = Mesh(np.array(devices), ("signals",)), PartitionSpec("signals"), PartitionSpec()
     mapped = jax.shard_map(share, mesh=mesh, in_specs=(same, split), out_specs=(same, same), check_vma=False)
-    return jax.jit(mapped, donate_argnums=0)
+    return jax.jit(mapped)
 
 
 def outputs(network: Network, inputs: Inputs, devices: list | None = None) -> Float[np.ndarray, "n n_pulses 3"]:
