@@ -82,3 +82,11 @@ def test_memory_bounds_the_rows_and_small_jobs_are_one_part():
     assert rows(1e9, 64_000) == 2000
     assert rows(1e6, 64_000) == int(1e6 / (driver.COPIES * 16 * 60))
     assert rows(1, 64_000) == 1
+
+
+def test_lanes_of_a_cpu_are_whole_vectors_where_that_is_nearly_free(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert driver._shape([np.array([313])], 64) == (5, 64)
+    assert driver._shape([np.array([300])], 64) == (5, 60)
+    assert driver._shape([np.array([126])], 63) == (2, 63)
+    assert driver._shape([np.array([3])], 64) == (1, 3)

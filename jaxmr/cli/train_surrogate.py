@@ -3,6 +3,7 @@
 All that is made lies in the folder --out: a training that was interrupted goes on when the command is given again.
 """
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from jaxmr.sequences.trains import KINDS
 
 PART, SAMPLE = 1000, 25
 """Signals of the test that are looked at after each epoch (all of them at the end), and of a sample to check a card."""
+BANDS = 0.01, 0.03, 0.1, 0.3, 1, 2.01
+"""Edges of T2, s; the last lies above all."""
+SHIPPED = "shipped"
 
 
 def run(options: Any) -> None:
@@ -39,7 +43,7 @@ def run(options: Any) -> None:
     settings = training.Settings(
         options.epochs, options.together, options.crop, options.rate, options.warm_up, options.seed
     )
-    start = None if options.start is None else _weights(options.start)
+    start, lineage = (None, None) if options.start is None else (_weights(options.start), _lineage(options.start))
     part = training.taken(test, slice(None, None, -(-options.test // PART)))
     history = []
     with shared.timed(seconds, "training"):
@@ -49,10 +53,10 @@ def run(options: Any) -> None:
             history.append([reached.loss, *reached.table.ravel()])
             print(f"epoch {reached.epoch:4} loss {reached.loss:.6f}  {_line(reached.table)}", flush=True)
             checkpoints.save(
-                out / "rnn.eqx", reached.network, card(reached.network, part, sample, options, reached.epoch)
+                out / "rnn.eqx", reached.network, card(reached.network, part, sample, options, reached.epoch, lineage)
             )
     network = rnn.load(out / "rnn.eqx").network
-    known = card(network, test, sample, options, options.epochs)
+    known = card(network, test, sample, options, options.epochs, lineage)
     checkpoints.save(out / "rnn.eqx", network, known)
     written = ["rnn.eqx", *_drawn(out, history)]
     n = sum(leaf.size for leaf in jax.tree.leaves(network))
@@ -67,17 +71,20 @@ def run(options: Any) -> None:
     print(f"\nwritten to {out}: {', '.join(written)}, summary.json")
 
 
-def card(network: Any, test: Any, sample: Any, options: Any, epoch: int) -> dict[str, Any]:
+def card(network: Any, test: Any, sample: Any, options: Any, epoch: int, lineage: Any) -> dict[str, Any]:
     """What to know of a network: how exact it is, what it was trained on, and by what."""
+    found = training.outputs(network, test.inputs)
     return {
-        "errors": _named(training.table(network, test)),
+        "errors": _named(training.errors(found, test)),
         "of": "signal, and derivatives by log T1 and log T2: norm of the error over norm of the reference, by family",
         "errors_of_sample": _named(training.table(network, sample)),
         "readout_against_autodiff": float(f"{training.readout_difference(network, sample.inputs):.4g}"),
         "sample": f"{SAMPLE} signals of {examples.N_PULSES} pulses, seed 0",
         "trained_on": {"signals": options.signals, "pulses": options.pulses, "epochs": epoch, "seed": options.seed},
         "tested_on": len(test.outputs),
-        "started_from": options.start,
+        "errors_by_t2": _by_t2(found, test),
+        "not_learnt": "trains that change faster than the families over so many pulses: a whole lobe in 40 pulses, say",
+        "started_from": lineage,
         "pulse": "Gaussian, 1 ms, time-bandwidth 3",
         "ranges": {
             "t1": examples.T1,
@@ -90,8 +97,29 @@ def card(network: Any, test: Any, sample: Any, options: Any, epoch: int) -> dict
     }
 
 
+def _lineage(start: str) -> dict[str, Any]:
+    """What the weights at the start had learnt from."""
+    before = rnn.card(None if start == SHIPPED else start)
+    return {"weights": start, **{name: before[name] for name in ("trained_on", "started_from")}}
+
+
+def _by_t2(found: np.ndarray, test: Any) -> dict[str, list[float]]:
+    """Errors of signal and derivatives in bands of T2, over all families."""
+    t2 = test.inputs.t2
+    bands = [(low, high, (low <= t2) & (t2 < high)) for low, high in itertools.pairwise(BANDS)]
+    return {
+        f"{low:g} ... {high:g} s": _rounded(training.relative_errors(found[band], test.outputs[band]))
+        for low, high, band in bands
+        if band.any()
+    }
+
+
+def _rounded(row: np.ndarray) -> list[float]:
+    return [float(f"{error:.5g}") for error in row]
+
+
 def _named(table: np.ndarray) -> dict[str, list[float]]:
-    return {kind: [float(f"{error:.5g}") for error in row] for kind, row in zip(KINDS, table, strict=True)}
+    return {kind: _rounded(row) for kind, row in zip(KINDS, table, strict=True)}
 
 
 def _drawn(out: Path, history: list) -> list[str]:
@@ -113,4 +141,4 @@ def _line(table: np.ndarray) -> str:
 
 
 def _weights(start: str):
-    return (rnn.RNN.pretrained() if start == "shipped" else rnn.load(start)).network
+    return (rnn.RNN.pretrained() if start == SHIPPED else rnn.load(start)).network

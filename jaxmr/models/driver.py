@@ -41,6 +41,8 @@ WASTE = 1.15
 """Growth of the number of groups that it pays to accept so that each has one B1."""
 GPU_LANES = 64
 """Voxels of a group on a GPU: two warps."""
+VECTOR = 16
+"""Numbers of the widest vectors of a CPU: matrix products of 63 columns take twice as long as of 64."""
 IN_FLIGHT = 2
 """Parts handed to the devices at a time: one computes while the host is busy with the other."""
 
@@ -245,11 +247,17 @@ def _filled(several: list[np.ndarray], voxels: Tissue, model: Model, most: int) 
 
 
 def _shape(counts: list[np.ndarray], most: int) -> tuple[int, int]:
-    """Groups that runs of so many voxels fill in the worst part, and lanes: on a CPU the fewest that still do."""
+    """Groups that runs of so many voxels fill in the worst part, and lanes: on a CPU the fewest that still do.
+
+    They become whole vectors where that adds at most one lane in sixteen.
+    """
     groups = lambda lanes: max(int((-(-runs // lanes)).sum()) for runs in counts)  # noqa: E731
     n_groups = groups(most)
-    fewest = 1 if jax.default_backend() == "cpu" else most
-    return n_groups, next(lanes for lanes in range(fewest, most + 1) if groups(lanes) <= n_groups)
+    if jax.default_backend() != "cpu":
+        return n_groups, most
+    fewest = next(lanes for lanes in range(1, most + 1) if groups(lanes) <= n_groups)
+    whole = -(-fewest // VECTOR) * VECTOR
+    return n_groups, whole if whole <= min(most, fewest + fewest // VECTOR) else fewest
 
 
 def _extremes(tissue: Tissue) -> Tissue:
