@@ -34,18 +34,17 @@ class Memory(NamedTuple):
 def soap(rate: Callable) -> optax.GradientTransformation:
     """The transformation; `rate` is a schedule of optax."""
 
-    def init(weights: Any) -> Memory:
-        zero = jax.tree.map(jnp.zeros_like, weights)
-        empty = [tuple(jnp.zeros((n, n), leaf.dtype) for n in _sides(leaf)) for leaf in jax.tree.leaves(weights)]
+    def init(params: Any) -> Memory:
+        zero = jax.tree.map(jnp.zeros_like, params)
+        empty = [tuple(jnp.zeros((n, n), leaf.dtype) for n in _sides(leaf)) for leaf in jax.tree.leaves(params)]
         return Memory(jnp.zeros((), jnp.int32), zero, zero, empty, [tuple(map(_eye, sides)) for sides in empty])
 
-    def update(gradient: Any, memory: Memory, weights: Any = None) -> tuple[Any, Memory]:
-        n = memory.n + 1
-        leaves, structure = jax.tree.flatten(gradient)
-        of = structure.flatten_up_to
-        each = zip(leaves, of(memory.mean), of(memory.square), memory.correlations, memory.bases, strict=True)
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Memory]:
+        n = state.n + 1
+        leaves, structure = jax.tree.flatten(updates)
+        of, whole = structure.flatten_up_to, structure.unflatten
+        each = zip(leaves, of(state.mean), of(state.square), state.correlations, state.bases, strict=True)
         change, mean, square, correlations, bases = zip(*(_step(n, *leaf) for leaf in each), strict=True)
-        whole = structure.unflatten
         return whole(change), Memory(n, whole(mean), whole(square), list(correlations), list(bases))
 
     return optax.chain(optax.GradientTransformation(init, update), optax.scale_by_learning_rate(rate))
