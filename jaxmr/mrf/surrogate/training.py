@@ -24,7 +24,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxmr.core import batch
 from jaxmr.core.types import Float
 from jaxmr.learning import checkpoints
-from jaxmr.learning.soap import soap
+from jaxmr.learning.optimisers import soap
 from jaxmr.mrf.surrogate.examples import Examples, Inputs
 from jaxmr.mrf.surrogate.network import Network, scaled_pulses, scaled_tissue, untrained
 from jaxmr.sequences.trains import KINDS

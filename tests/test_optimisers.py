@@ -6,8 +6,8 @@ import numpy as np
 import optax
 
 from checks import relative
-from jaxmr.learning import soap as module
-from jaxmr.learning.soap import soap
+from jaxmr.learning import optimisers as module
+from jaxmr.learning.optimisers import soap
 
 RNG = np.random.default_rng(5)
 SHAPE = 7, 6
