@@ -24,6 +24,7 @@ PART, SAMPLE = 1000, 25
 BANDS = 0.01, 0.03, 0.1, 0.3, 1, 2.01
 """Edges of T2, s; the last lies above all."""
 SHIPPED = "shipped"
+"""What --start calls the weights that come with jaxmr."""
 
 
 def run(options: Any) -> None:
@@ -43,7 +44,7 @@ def run(options: Any) -> None:
     settings = training.Settings(
         options.epochs, options.together, options.crop, options.rate, options.warm_up, options.seed
     )
-    start, lineage = (None, None) if options.start is None else (_weights(options.start), _lineage(options.start))
+    start, lineage = (None, None) if options.start is None else _begun(options.start)
     part = training.taken(test, slice(None, None, -(-options.test // PART)))
     history = []
     with shared.timed(seconds, "training"):
@@ -97,10 +98,11 @@ def card(network: Any, test: Any, sample: Any, options: Any, epoch: int, lineage
     }
 
 
-def _lineage(start: str) -> dict[str, Any]:
-    """What the weights at the start had learnt from."""
-    before = rnn.card(None if start == SHIPPED else start)
-    return {"weights": start, **{name: before[name] for name in ("trained_on", "started_from")}}
+def _begun(start: str) -> tuple[Any, dict[str, Any]]:
+    """The network to begin with, and what it had learnt from."""
+    path = None if start == SHIPPED else start
+    model, before = (rnn.RNN.pretrained() if path is None else rnn.load(path)), rnn.card(path)
+    return model.network, {"weights": start, **{name: before[name] for name in ("trained_on", "started_from")}}
 
 
 def _by_t2(found: np.ndarray, test: Any) -> dict[str, list[float]]:
@@ -138,7 +140,3 @@ def _drawn(out: Path, history: list) -> list[str]:
 def _line(table: np.ndarray) -> str:
     """A table as one line: signal and derivatives of each family, per cent."""
     return ", ".join(f"{kind} {100 * row[0]:.2f}/{100 * row[1]:.2f} %" for kind, row in zip(KINDS, table, strict=True))
-
-
-def _weights(start: str):
-    return (rnn.RNN.pretrained() if start == SHIPPED else rnn.load(start)).network

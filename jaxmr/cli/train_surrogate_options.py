@@ -4,7 +4,7 @@ import argparse
 
 
 def add_train_surrogate(command: argparse.ArgumentParser) -> None:
-    """Add them; defaults are those of the network that comes with jaxmr."""
+    """Add them; defaults are those of the last training of the network that comes with jaxmr, from earlier weights."""
     data = command.add_argument_group("signals", "Random trains, timings and tissues of Liu et al., simulated exactly.")
     data.add_argument("--signals", metavar="N", type=int, default=20_000, help="to train on (default 20000)")
     data.add_argument("--test", metavar="N", type=int, default=10_000, help="to test on (default 10000)")

@@ -36,8 +36,8 @@ def soap(rate: Callable) -> optax.GradientTransformation:
 
     def init(params: Any) -> Memory:
         zero = jax.tree.map(jnp.zeros_like, params)
-        empty = [tuple(jnp.zeros((n, n), leaf.dtype) for n in _sides(leaf)) for leaf in jax.tree.leaves(params)]
-        return Memory(jnp.zeros((), jnp.int32), zero, zero, empty, [tuple(map(_eye, sides)) for sides in empty])
+        bases = [tuple(jnp.eye(n, dtype=leaf.dtype) for n in _sides(leaf)) for leaf in jax.tree.leaves(params)]
+        return Memory(jnp.zeros((), jnp.int32), zero, zero, jax.tree.map(jnp.zeros_like, bases), bases)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Memory]:
         n = state.n + 1
@@ -53,10 +53,6 @@ def soap(rate: Callable) -> optax.GradientTransformation:
 def _sides(leaf) -> tuple[int, ...]:
     """Sizes of the bases of rows and columns, none for plain Adam."""
     return leaf.shape if leaf.ndim == 2 and min(leaf.shape) >= SMALLEST else ()
-
-
-def _eye(square):
-    return jnp.eye(len(square), dtype=square.dtype)
 
 
 def _step(n, gradient, mean, square, correlations, bases):

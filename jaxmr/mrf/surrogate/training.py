@@ -8,7 +8,6 @@ The hidden states go on from one crop to the next, their gradient does not: a lo
 a crop, and gives a step of the optimiser for each of them.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxmr.core import batch
+from jaxmr.core.digests import digest
 from jaxmr.core.types import Float
 from jaxmr.learning import checkpoints
 from jaxmr.learning.optimisers import soap
@@ -79,7 +79,7 @@ def train(
     optimiser = _optimiser(settings, len(examples.outputs), examples.outputs.shape[1])
     network: Any = untrained(jax.random.key(settings.seed)) if start is None else start
     state = State(network, optimiser.init(network))
-    about = {**settings._asdict(), "start": None if start is None else _digest(start)}
+    about = {**settings._asdict(), "start": None if start is None else digest(start)}
     begun = 0
     if checkpoint is not None and Path(checkpoint).exists():
         header = checkpoints.read_header(checkpoint)
@@ -120,12 +120,8 @@ def _sizes(examples: Examples) -> Float[np.ndarray, "families 3"]:
     return np.sqrt(squares)
 
 
-def _digest(network: Network) -> str:
-    """Tells one start from another."""
-    return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(network))).hexdigest()[:12]
-
-
 def _optimiser(settings: Settings, n: int, n_pulses: int) -> optax.GradientTransformation:
+    """SOAP with a warm-up and a cosine over all steps."""
     steps = settings.epochs * (n // settings.together) * (n_pulses // settings.crop)
     longest = max(steps, settings.warm_up + 1)
     return soap(optax.warmup_cosine_decay_schedule(0.0, settings.rate, settings.warm_up, longest))
