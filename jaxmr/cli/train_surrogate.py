@@ -130,8 +130,8 @@ def _drawn(out: Path, history: list) -> list[str]:
         return []
     columns = np.array(history)
     curves = {"loss (log10)": np.log10(columns[:, 0])}
-    for i, name in enumerate(("signal", "derivatives")):
-        curves[f"error of the {name}, five families (%, log10)"] = np.log10(100 * columns[:, 1 + i :: 2])
+    for i, name in enumerate(("signals", "derivatives")):
+        curves[f"{name}, % (log10)"] = np.log10(100 * columns[:, 1 + i :: 2])
     with whole(out / "training.png") as partial:
         search_figure(curves).savefig(partial, dpi=150)
     return ["training.png"]
