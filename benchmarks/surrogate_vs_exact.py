@@ -27,6 +27,7 @@ RUNS = 3
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--longest", type=float, default=60.0, help="seconds of a call worth its time (default 60)")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N", help="numbers of atoms")
     options = parser.parse_args()
     mr.use_cores()
     sequence, pulse = brain_scan.sequence(), brain_scan.pulse()
@@ -34,20 +35,25 @@ def main() -> None:
     few = mr.Tissue(t1=t1, t2=t2)
     reference = both(sequence, few, mr.EPGBloch(pulse=pulse, n_z=192), derivatives=True)
     models = {
-        "EPG-Bloch, tolerance 1e-3": mr.EPGBloch(pulse=pulse, tolerance=1e-3),
-        "EPG-Bloch, tolerance 1e-2": mr.EPGBloch(pulse=pulse, tolerance=1e-2),
-        "EPG-Bloch, 5 trained nodes": mr.EPGBloch(pulse=pulse, nodes=mr.mrf.trained_nodes(5), tolerance=3e-3),
         "RNN": mr.RNN.pretrained(),
+        **{
+            f"EPG-Bloch, {n} trained nodes": mr.EPGBloch(pulse=pulse, nodes=mr.mrf.trained_nodes(n), tolerance=3e-3)
+            for n in (5, 8)
+        },
+        "EPG-Bloch, 32 midpoints": mr.EPGBloch(pulse=pulse, n_z=32, orders=20),
+        "EPG-Bloch, tolerance 1e-2": mr.EPGBloch(pulse=pulse, tolerance=1e-2),
+        "EPG-Bloch, tolerance 1e-3": mr.EPGBloch(pulse=pulse, tolerance=1e-3),
     }
     rows: list[dict[str, Any]] = []
     for derivatives in (False, True):
         print(f"\n{'signals and derivatives' if derivatives else 'signals'} on {device_name()}")
-        print(f"{'model':28}{'error':>8}{'':3}" + "".join(f"{n:>16,}" for n in SIZES) + "   seconds (signals/s)")
+        sizes = "".join(f"{n:>16,}" for n in options.sizes)
+        print(f"{'model':28}{'error':>8}{'':3}{sizes}   seconds (signals/s)")
         for name, model in models.items():
             found = both(sequence, few, model, derivatives=derivatives)
             errors = [relative(ours, theirs) for ours, theirs in zip(found, reference, strict=False)]
             line = f"{name:28}" + "/".join(f"{100 * error:.2f}" for error in errors) + " %  "
-            for size, seconds, measured in times(sequence, model, derivatives, options.longest):
+            for size, seconds, measured in times(sequence, model, derivatives, options):
                 line += f"{seconds:9.3g} ({size / seconds:,.0f}){'' if measured else '*'}"
                 rows.append(
                     {
@@ -56,8 +62,8 @@ def main() -> None:
                     }
                 )  # fmt: skip
             print(line, flush=True)
-    print("* extrapolated")
-    print(f"-> {save('surrogate_vs_exact', rows)}")
+            path = save("surrogate_vs_exact", rows)
+    print(f"* extrapolated\n-> {path}")
 
 
 def both(sequence, tissue, model, *, derivatives: bool):
@@ -68,11 +74,11 @@ def both(sequence, tissue, model, *, derivatives: bool):
     return np.asarray(signal), np.asarray(rows) * np.stack([tissue.t1, tissue.t2], axis=1)[:, :, None]
 
 
-def times(sequence, model, derivatives: bool, longest: float):
+def times(sequence, model, derivatives: bool, options: argparse.Namespace):
     """(size, median seconds of warm calls, whether they were measured) of each size."""
     before = None
-    for size in SIZES:
-        if before is not None and before[1] * size / before[0] > longest:
+    for size in options.sizes:
+        if before is not None and before[1] * size / before[0] > options.longest:
             yield size, before[1] * size / before[0], False
             continue
         t1, t2 = (np.float32(column) for column in atoms(size))
@@ -93,7 +99,7 @@ def _signals(sequence, tissue, model):
     from jaxmr.models import driver
 
     basis = np.eye(sequence.n_echoes, 12, dtype=np.complex64) if tissue.shape[0] > 100_000 else None
-    parts = driver.schedule(sequence, tissue, model, driver.rows_within(driver.MEMORY, sequence, tissue))
+    parts = driver.schedule(sequence, tissue, model, driver.rows_within(sequence, tissue))
     return lambda: driver.gather(sequence, tissue, parts, basis=basis)
 
 
@@ -102,7 +108,8 @@ def _derivatives(sequence, tissue, model):
     import jax
 
     planned = model if model.is_static() else mr.plan(sequence, tissue, model)
-    parts = [tissue[start : start + 2048] for start in range(0, tissue.shape[0], 2048)]
+    together = 2048 if jax.default_backend() == "cpu" else 1 << 15
+    parts = [tissue[start : start + together] for start in range(0, tissue.shape[0], together)]
 
     def call():
         for part in parts:

@@ -77,8 +77,8 @@ def test_sharing_b1_changes_nothing_else(monkeypatch):
 
 
 def test_memory_bounds_the_rows_and_small_jobs_are_one_part():
-    rows = lambda memory, n: driver.rows_within(memory, SEQUENCE, voxels(n))  # noqa: E731
-    assert rows(1e9, 100) == 100
+    rows = lambda memory, n: driver.rows_within(SEQUENCE, voxels(n), memory)  # noqa: E731
+    assert rows(None, 100) == 100
     assert rows(1e9, 64_000) == 2000
     assert rows(1e6, 64_000) == int(1e6 / (driver.COPIES * 16 * 60))
     assert rows(1, 64_000) == 1

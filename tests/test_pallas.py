@@ -14,6 +14,7 @@ import pytest
 import jaxmr as mr
 from checks import as_float32, relative
 from jaxmr.models import pallas
+from jaxmr.models.epg import SliceNodes
 from jaxmr.models.model import prepare
 from jaxmr.models.pallas import HardPulses, Levels, SelectivePulses, play_in_registers, supported
 from jaxmr.models.repetition import Slices
@@ -184,6 +185,15 @@ def test_selective_pulses_equal_the_scan(dtype, bar):
     assert compared(sequence, tissue, model, selective, slices, real=False, levels=levels) < bar
 
 
+NODES = SliceNodes(jnp.array([0.05, 0.3, 0.8]), jnp.array([0.4, 0.7, 0.2]))
+
+
+def test_nodes_of_a_slice_count_their_weights():
+    model = mr.EPGBloch(pulse=GAUSS, nodes=NODES, orders=K)
+    slices = Slices(3, 2 * NODES.weight, imaginary=True)
+    assert compared(FISP, TISSUE, model, selective, slices, real=False) < 1e-11
+
+
 def sharing(tissue, b1):
     """The tissue with one B1 for all voxels of a group."""
     return eqx.tree_at(lambda t: t.b1, tissue, jnp.asarray(b1), is_leaf=lambda leaf: leaf is None)
@@ -265,14 +275,16 @@ def test_the_largest_kernels_lower_for_a_gpu(real):
 @pytest.mark.gpu
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="no GPU")
 @pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("name", [*TRAINS, "selective"])
+@pytest.mark.parametrize("name", [*TRAINS, "selective", "nodes"])
 def test_the_gpu_equals_the_scan(name):
     sequence, leaves, real = TRAINS.get(name, (FISP, {}, False))
     tissue, slices, model = mr.Tissue(T1, T2, **leaves), Slices(), mr.EPG(orders=20)
     if name == "selective":
         slices, model = Slices(4, 2 * SLICE_RANGE / 8, True), mr.EPGBloch(pulse=GAUSS, n_z=8, orders=20)
+    elif name == "nodes":
+        slices, model = Slices(3, 2 * NODES.weight, True), mr.EPGBloch(pulse=GAUSS, nodes=NODES, orders=20)
     shared = prepare(sequence, tissue, model)
-    pulses = as_float32(HardPulses() if shared is None else SelectivePulses(shared))
+    pulses, slices = as_float32((HardPulses() if shared is None else SelectivePulses(shared), slices))
     found = jax.jit(lambda *leaves: play_in_registers(*leaves, pulses, slices, 20, real))(
         *as_float32((sequence, tissue))
     )

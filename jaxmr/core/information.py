@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from jaxmr.core.products import matmul
 from jaxmr.core.types import Array, Float
 
 ALIKE = 8
@@ -22,7 +23,7 @@ def smallest_variances(information: Float[Array, "*batch p p"]) -> Float[Array, 
     values, vectors = jnp.linalg.eigh(jax.lax.stop_gradient(correlation))
     null = vectors * (values <= ALIKE * jnp.finfo(values.dtype).eps)[..., None, :]
     # Directions without information are filled up, so that the others can be inverted.
-    filled = correlation + jnp.matmul(null, jnp.swapaxes(null, -1, -2), precision="highest")
+    filled = correlation + matmul(null, jnp.swapaxes(null, -1, -2))
     variance = jnp.diagonal(jnp.linalg.inv(filled), axis1=-2, axis2=-1) * scale**2
     lost = jnp.sum(null**2, axis=-1) > jnp.sqrt(jnp.finfo(values.dtype).eps)
     return jnp.where(seen & ~lost, variance, jnp.inf)

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from jaxmr.core.digests import digest
+from jaxmr.core.products import matmul
 from jaxmr.core.types import Array, Float
 from jaxmr.design.optimum import Found, History
 from jaxmr.design.population import Population, Record
@@ -182,7 +183,7 @@ def _advanced(walker: Walkers, trial, loss, gradient) -> Walkers:
     choose = lambda condition, a, b: jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)  # noqa: E731
     here = walker._replace(numbers=trial, loss=loss, gradient=gradient)
     moved = trial - walker.numbers
-    slope = walker.gradient @ moved
+    slope = matmul(walker.gradient, moved)
     good = (slope < 0) & (loss <= walker.loss + ENOUGH * slope)
     learnt = _curved(walker.curvature, moved, gradient - walker.gradient, walker.fresh)
     learnt = jnp.where(jnp.isfinite(loss), learnt, walker.curvature)
@@ -213,7 +214,7 @@ def _aimed(walker: Walkers, length) -> Walkers:
     both = free[:, None] & free[None]
     matrix = jnp.where(both, walker.curvature, jnp.eye(x.shape[0], dtype=x.dtype))
     step = -jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(matrix), jnp.where(free, g, 0))
-    step = jnp.where(jnp.isfinite(step).all() & (step @ g < 0), step, jnp.where(free, -g, 0))
+    step = jnp.where(jnp.isfinite(step).all() & (matmul(step, g) < 0), step, jnp.where(free, -g, 0))
     largest = jnp.max(jnp.abs(step))
     step = step * jnp.where(largest > LARGEST, LARGEST / jnp.where(largest > 0, largest, 1), 1)
     return walker._replace(direction=step, length=jnp.full_like(walker.length, length))
@@ -221,15 +222,15 @@ def _aimed(walker: Walkers, length) -> Walkers:
 
 def _curved(curvature, moved, change, fresh):
     """Damped BFGS: the matrix stays positive definite."""
-    squared, along = moved @ moved, change @ moved
+    squared, along = matmul(moved, moved), matmul(change, moved)
     safe = lambda value: jnp.where(value > 0, value, 1)  # noqa: E731
     # The first pair tells the scale.
-    scale = jnp.where(along > 0, (change @ change) / safe(along), 0)
+    scale = jnp.where(along > 0, matmul(change, change) / safe(along), 0)
     eye = jnp.eye(moved.shape[0], dtype=moved.dtype)
     known = jnp.where(fresh & (scale > 0), scale * eye, curvature)
-    bent = known @ moved
-    expected = moved @ bent
+    bent = matmul(known, moved)
+    expected = matmul(moved, bent)
     damping = jnp.where(along < 0.2 * expected, 0.8 * expected / safe(expected - along), 1)
     y = damping * change + (1 - damping) * bent
-    updated = known - jnp.outer(bent, bent) / safe(expected) + jnp.outer(y, y) / safe(y @ moved)
+    updated = known - jnp.outer(bent, bent) / safe(expected) + jnp.outer(y, y) / safe(matmul(y, moved))
     return jnp.where((squared > 0) & (expected > 0) & jnp.isfinite(updated).all(), updated, known)

@@ -15,6 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmr.core.products import matmul
 from jaxmr.core.types import Array, Float
 from jaxmr.sequences import trains
 from jaxmr.sequences.sequence import Sequence
@@ -71,7 +72,7 @@ def b_spline(n: int, degree: int = 3) -> Map:
         m = coefficients.shape[0]
         if not degree < m <= n:
             raise ValueError(f"b_spline of degree {degree} needs {degree + 1} ... n = {n} coefficients, got {m}")
-        return jnp.asarray(_b_spline_basis(m, n, degree), coefficients.dtype) @ coefficients
+        return matmul(jnp.asarray(_b_spline_basis(m, n, degree), coefficients.dtype), coefficients)
 
     return train
 

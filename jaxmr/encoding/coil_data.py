@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmr.core.checks import is_concrete, require_values
+from jaxmr.core.products import matmul
 from jaxmr.core.types import Array, Complex
 from jaxmr.encoding.coils import normalise
 
@@ -43,7 +44,7 @@ def walsh(images: Complex[Array, "coils *matrix"], width: int = 5) -> Complex[Ar
     overall = local.sum(tuple(range(local.ndim - 2)))
     strongest = jnp.argmax(jnp.diagonal(overall).real)
     reference = normalise(_dominant(overall)[:, strongest])
-    return normalise(jnp.moveaxis(_dominant(local) @ reference, -1, 0))
+    return normalise(jnp.moveaxis(matmul(_dominant(local), reference), -1, 0))
 
 
 def compress(kspace: Complex[Array, "coils samples"], n_virtual: int) -> Combined:
@@ -54,9 +55,9 @@ def compress(kspace: Complex[Array, "coils samples"], n_virtual: int) -> Combine
     """
     if not 1 <= n_virtual <= kspace.shape[0]:
         raise ValueError(f"n_virtual must be 1 ... {kspace.shape[0]}, the number of coils, got {n_virtual}")
-    _, vectors = jnp.linalg.eigh(kspace @ kspace.conj().T)
+    _, vectors = jnp.linalg.eigh(matmul(kspace, kspace.conj().T))
     matrix = vectors[:, ::-1][:, :n_virtual].conj().T
-    return Combined(matrix @ kspace, matrix)
+    return Combined(matmul(matrix, kspace), matrix)
 
 
 def prewhiten(kspace: Complex[Array, "coils samples"], noise: Complex[Array, "coils n"]) -> Combined:
@@ -72,14 +73,14 @@ def prewhiten(kspace: Complex[Array, "coils samples"], noise: Complex[Array, "co
             f"noise must have shape ({n_coils}, n), the coils of kspace and n >= {n_coils} samples, got {noise.shape}"
         )
     require_values("noise", jnp.abs(noise), "measure it again")
-    covariance = noise @ noise.conj().T / (2 * noise.shape[1])
+    covariance = matmul(noise, noise.conj().T) / (2 * noise.shape[1])
     factor = jnp.linalg.cholesky(covariance)
     # The share of each coil's noise that the coils before it do not explain; NaN where the factor failed.
     own = jnp.abs(jnp.diagonal(factor)) ** 2 / jnp.diagonal(covariance).real
     if is_concrete(own) and not bool((own > 100 * jnp.finfo(own.dtype).eps).all()):
         raise ValueError("noise must differ from coil to coil, but its covariance is singular; drop dead coils")
     matrix = jax.scipy.linalg.solve_triangular(factor, jnp.eye(n_coils, dtype=factor.dtype), lower=True)
-    return Combined(matrix @ kspace, matrix)
+    return Combined(matmul(matrix, kspace), matrix)
 
 
 def _dominant(covariance, squarings: int = 6):
@@ -90,7 +91,7 @@ def _dominant(covariance, squarings: int = 6):
     for _ in range(squarings):
         trace = jnp.trace(covariance, axis1=-2, axis2=-1).real[..., None, None]
         covariance = covariance / jnp.where(trace > 0, trace, 1.0)
-        covariance = covariance @ covariance
+        covariance = matmul(covariance, covariance)
     trace = jnp.trace(covariance, axis1=-2, axis2=-1).real[..., None, None]
     return covariance / jnp.where(trace > 0, trace, 1.0)
 

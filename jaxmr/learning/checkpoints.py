@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
+import jax
 
 from jaxmr.core.files import whole
 
@@ -31,7 +32,8 @@ def read_header(path: str | os.PathLike) -> dict[str, Any]:
 
 def load(path: str | os.PathLike, like: Any) -> Any:
     """The tree that `save` wrote; `like` has its structure, shapes and types. A `ValueError` where they differ."""
-    with Path(path).open("rb") as file:
+    # Values, not parts of a program that is being traced.
+    with Path(path).open("rb") as file, jax.ensure_compile_time_eval():
         file.readline(1 << 20)
         try:
             return eqx.tree_deserialise_leaves(file, like)

@@ -24,14 +24,14 @@ from jaxmr.models.model import Model, prepare, run_grouped
 from jaxmr.objects.tissue import Tissue
 from jaxmr.sequences.sequence import Sequence
 
-MEMORY = 1e9
-"""Bytes for the signals in flight, and what XLA needs beside them."""
+CPU_MEMORY, MEMORY = 1e9, 4e9
+"""Bytes for the signals in flight, and what XLA needs beside them: on CPUs, and on other devices."""
 COPIES = 6
 """Of a part's signals at a time (measured: 5.2): two parts computed, one of them gathered and put in order."""
 PARTS = 32
 """Parts of a large job, so that their edges fit the bands of T2; more would not share their B1 as well."""
-FEWEST = 256
-"""Voxels of a part below which calls cost more than they compute."""
+FEWEST, GPU_FEWEST = 256, 1 << 15
+"""Voxels of a part below which calls cost more than they compute; those that fill a GPU take the time of one."""
 BAND, FINE, MANY = 3.0, 1.7, 30_000
 """Ratio of the longest to the shortest T2 that share a plan, the same in jobs of many voxels, and how many that is.
 
@@ -39,8 +39,8 @@ Each plan costs a compilation, of 2 to 3 s; too long a T2 costs orders and sub-s
 """
 WASTE = 1.15
 """Growth of the number of groups that it pays to accept so that each has one B1."""
-GPU_LANES = 64
-"""Voxels of a group on a GPU: two warps."""
+GPU_LANES = 4096, 64
+"""Voxels of a group on a GPU: a share for each of several, and two warps where the voxels of a group share B1."""
 VECTOR = 16
 """Numbers of the widest vectors of a CPU: matrix products of 63 columns take twice as long as of 64."""
 IN_FLIGHT = 2
@@ -91,7 +91,7 @@ def simulate_many(
     basis: keep `signals @ conj(basis)` only. A model with a tolerance is planned for each band of T2.
     """
     voxels = tissue.reshape(-1)
-    parts = schedule(sequence, voxels, model, rows_within(MEMORY, sequence, voxels))
+    parts = schedule(sequence, voxels, model, rows_within(sequence, voxels))
     return gather(sequence, voxels, parts, basis=basis, devices=devices, progress=progress, description=description)
 
 
@@ -120,11 +120,12 @@ def signal_type(voxels: Tissue) -> np.dtype:
     return np.result_type(voxels.t1.dtype, np.complex64)
 
 
-def rows_within(memory: float, sequence: Sequence, voxels: Tissue) -> int:
-    """Voxels of a part whose simulation stays within `memory` bytes."""
-    n = voxels.shape[0]
+def rows_within(sequence: Sequence, voxels: Tissue, memory: float | None = None) -> int:
+    """Voxels of a part whose simulation stays within `memory` bytes (None: what the devices have for it)."""
+    usual, fewest = (CPU_MEMORY, FEWEST) if jax.default_backend() == "cpu" else (MEMORY, GPU_FEWEST)
+    memory, n = usual if memory is None else memory, voxels.shape[0]
     fitting = int(memory / (COPIES * signal_type(voxels).itemsize * sequence.n_echoes))
-    return max(min(fitting, max(-(-n // PARTS), FEWEST), n), 1)
+    return max(min(fitting, max(-(-n // PARTS), fewest), n), 1)
 
 
 def expected_error(parts: Several[Part]) -> float:
@@ -218,7 +219,7 @@ def _error(model: Model) -> float:
 def _lanes(sequence: Sequence, voxels: Tissue, model: Model) -> int:
     """Voxels of a group: what a device computes together."""
     if jax.default_backend() != "cpu":
-        return GPU_LANES
+        return GPU_LANES[voxels.b1 is not None]
     numbers, lanes = model.state_shape(sequence, voxels)
     return batch.voxels_per_chunk(numbers * voxels.t1.dtype.itemsize, lanes)
 
@@ -247,17 +248,17 @@ def _filled(several: list[np.ndarray], voxels: Tissue, model: Model, most: int) 
 
 
 def _shape(counts: list[np.ndarray], most: int) -> tuple[int, int]:
-    """Groups that runs of so many voxels fill in the worst part, and lanes: on a CPU the fewest that still do.
+    """Groups that runs of so many voxels fill in the worst part, and lanes, the fewest that still do.
 
-    They become whole vectors where that adds at most one lane in sixteen.
+    They become whole vectors, on a CPU where that adds at most one lane in sixteen.
     """
     groups = lambda lanes: max(int((-(-runs // lanes)).sum()) for runs in counts)  # noqa: E731
     n_groups = groups(most)
-    if jax.default_backend() != "cpu":
-        return n_groups, most
     fewest = next(lanes for lanes in range(1, most + 1) if groups(lanes) <= n_groups)
-    whole = -(-fewest // VECTOR) * VECTOR
-    return n_groups, whole if whole <= min(most, fewest + fewest // VECTOR) else fewest
+    on_cpu = jax.default_backend() == "cpu"
+    vector, growth = (VECTOR, fewest // VECTOR) if on_cpu else (GPU_LANES[1], most)
+    whole = -(-fewest // vector) * vector
+    return n_groups, whole if whole <= min(most, fewest + growth) else fewest
 
 
 def _extremes(tissue: Tissue) -> Tissue:
@@ -272,7 +273,9 @@ def _extremes(tissue: Tissue) -> Tissue:
 def _fetched(part: Part, signals: jax.Array) -> tuple[Part, np.ndarray]:
     """The signals of a part on the host, in the order of its voxels."""
     found = np.asarray(signals)
-    return part, found.reshape(-1, found.shape[-1])[part.slots]
+    lanes = found.reshape(-1, found.shape[-1])
+    n, gaps = len(part.slots), part.slots[-1] + 1 > len(part.slots)
+    return part, lanes[part.slots] if gaps else lanes[:n]
 
 
 _prepare = eqx.filter_jit(prepare)

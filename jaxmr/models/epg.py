@@ -140,8 +140,7 @@ def _fastest(
     def kernel(sequence, tissue, pulses):
         return pallas.play_in_registers(sequence, tissue, pulses, slices, orders, real)
 
-    weighted = not isinstance(slices.weight, float)
-    if not _on_gpu() or weighted or not pallas.supported(sequence, tissue, pulses, orders, real):
+    if not _on_gpu() or not pallas.supported(sequence, tissue, pulses, orders, real):
         return scan(sequence, tissue, pulses)
     return jax.lax.platform_dependent(sequence, tissue, pulses, cuda=kernel, default=scan)
 

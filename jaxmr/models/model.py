@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxmr.core import batch
 from jaxmr.core.checks import cast, is_concrete
+from jaxmr.core.products import matmul
 from jaxmr.core.types import Array, Complex, Float, Jacobian, Signal
 from jaxmr.models import derivatives, imaging
 from jaxmr.models.imaging import ImagingModel
@@ -179,7 +180,7 @@ def run_grouped(
         flat = eqx.tree_at(lambda t: t.m0, group, None, is_leaf=lambda x: x is None)  # b1 keeps its one value
         found = derivatives.signals(prepared, played, flat, model)
         if columns is not None:
-            found = jnp.matmul(found, columns.conj().astype(found.dtype), precision="highest")
+            found = matmul(found, columns.conj().astype(found.dtype))
         return found if group.m0 is None else group.m0[:, None].astype(found.dtype) * found
 
     return batch.over_groups(components, (shared, sequence, basis), groups, devices)

@@ -183,6 +183,7 @@ def play_in_registers(
     uniform = {
         "initial": sequence.initial,
         "slices": None if slices.phase is None else _circle(slices.phase),
+        "weights": None if isinstance(slices.weight, float) else slices.weight,
         "segments": [_numbers(segment, pulses, shared, real) for segment in sequence.segments],
     }
     lanes = {
@@ -203,7 +204,7 @@ def play_in_registers(
         shape = (part.segment.repetitions, len(part.wound), n)
         if part.wound:
             rows = slice(part.row, part.row + shape[0] * shape[1])
-            echoes = tuple(None if x is None else slices.weight * x[rows].reshape(shape) for x in (real_part, imag))
+            echoes = tuple(None if x is None else x[rows].reshape(shape) for x in (real_part, imag))
             signals.append(_received(echoes, part.segment, tissue, None if times is None else times[i]))
     return jnp.concatenate(signals, axis=1)
 
@@ -290,11 +291,12 @@ def _play(
 
     def play_slice(z, done):
         turn = None if uniform["slices"] is None else (uniform["slices"][z, 0], uniform["slices"][z, 1])
+        weight = slices.weight if uniform["weights"] is None else uniform["weights"][z]
         states = _start(empty, uniform["initial"], real)
 
         def store(row, echo):
             for ref, value in zip(out, _seen(echo, turn, len(out)), strict=True):
-                ref[row, :] = value if slices.n == 1 else ref[row, :] + value
+                ref[row, :] = weight * value if slices.n == 1 else ref[row, :] + weight * value
 
         for part, numbers, own in zip(parts, uniform["segments"], lanes["segments"], strict=True):
             quadrature = isinstance(part.segment.pulse, Pulse) and part.segment.pulse.quadrature

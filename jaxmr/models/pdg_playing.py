@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxmr.core import batch
 from jaxmr.core.gathering import taken
+from jaxmr.core.products import matmul
 from jaxmr.core.types import Array, Complex
 from jaxmr.models import shaping
 from jaxmr.models.pdg_reading import Steps, at_start, each_of, in_order, is_shared, runs_of, samples_of, shared_samples
@@ -143,7 +144,7 @@ def _relaxed(states: ComplexStates, pulse: kernels.Operator, now, group) -> Comp
     e1, e2 = jnp.exp(-time * group["r1"])[None], jnp.exp(-time * group["r2"])[None]
     operator = kernels.scaled(pulse, e2, e1, -jnp.expm1(-time * group["r1"])[None])
     # Paths that are one state as planned part again when moments and times move: their phases are kept with F.
-    slip = (now["moment"] - step.moment) @ group["position"].T
+    slip = matmul(now["moment"] - step.moment, group["position"].T)
     slip = slip if "b0" not in group else slip + 2 * jnp.pi * (time - step.time) * group["b0"]
     operator = jax.lax.optimization_barrier(registers.turned(operator, *ensembles.factor(slip[None])))
     mixed = states.mix(operator.rows)

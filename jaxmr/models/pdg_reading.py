@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmr.core.products import matmul
 from jaxmr.core.types import Array, Complex
 from jaxmr.physics import ensembles, pdg
 from jaxmr.sequences.timeline import Readout, Timeline
@@ -91,7 +92,7 @@ def at_start(signal: ensembles.Factor, dephased, start, ahead: bool, group):
     """Signal (R, voxels) of states at the beginning of a readout, and their dephasing (R, 3), (R,) there."""
     start_time, start_moment, _ = start
     k, tau = dephased[0] + start_moment[None], dephased[1] + start_time
-    turned = jnp.matmul(k, group["position"].T, precision="highest")
+    turned = matmul(k, group["position"].T)
     if "b0" in group:
         turned = turned + 2 * jnp.pi * tau[:, None] * group["b0"][None]
     decay = start_time * group["r2"][None]
@@ -103,7 +104,7 @@ def at_start(signal: ensembles.Factor, dephased, start, ahead: bool, group):
 def _from_sample_to_sample(step_time, step_moment, group) -> tuple[Array, Array]:
     """Decay and turn (voxels,) of all states, where they are separable."""
     rate = group["r2"] if "r2_prime" not in group else group["r2"] + group["r2_prime"]
-    turn = jnp.matmul(step_moment, group["position"].T, precision="highest")
+    turn = matmul(step_moment, group["position"].T)
     return -step_time * rate, turn if "b0" not in group else turn + 2 * jnp.pi * step_time * group["b0"]
 
 
@@ -155,7 +156,7 @@ def samples_of(signal, dephased, readout: Readout, of, ahead: bool, space, group
         seen = pdg.projected(signal, *pdg.exponentials(*_from_sample_to_sample(step_time, step_moment, group), n), n)
     else:
         rate = group["r2"] if not separable or "r2_prime" not in group else group["r2"] + group["r2_prime"]
-        turn = jnp.matmul(path, group["position"].T, precision="highest")
+        turn = matmul(path, group["position"].T)
         if "b0" in group:
             turn = turn + 2 * jnp.pi * times[:, None] * group["b0"][None]
         wave = pdg.exponential(-times[:, None] * rate[None], turn)
@@ -174,10 +175,9 @@ def _damping(k, tau, times, path, start, group):
     if "diffusivity" in group:
         at_pulse = k - start_moment[None]
         first = first[None] + times[:, None] * (start_moment[None] + path / 2)
-        square = jnp.sum(start_moment**2) + path @ start_moment + jnp.sum(path**2, axis=1) / 3
+        square = jnp.sum(start_moment**2) + jnp.sum(path * start_moment[None], axis=1) + jnp.sum(path**2, axis=1) / 3
         second = second + times * square
-        weight = (
-            (start_time + times)[None] * jnp.sum(at_pulse**2, axis=1)[:, None] + 2 * at_pulse @ first.T + second[None]
-        )
+        crossed = matmul(at_pulse, first.T)
+        weight = (start_time + times)[None] * jnp.sum(at_pulse**2, axis=1)[:, None] + 2 * crossed + second[None]
         exponent = exponent + weight[..., None] * group["diffusivity"][None, None]
     return jnp.exp(-exponent)

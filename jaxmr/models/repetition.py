@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmr.core.products import matmul
 from jaxmr.core.types import Array, Float
 from jaxmr.physics import kernels
 from jaxmr.physics.kernels import Operator
@@ -266,7 +267,9 @@ def _seen(states, wound: int, decay, slices: Slices):
         if slices.apart:
             return decayed.reshape(-1)
         weight = slices.weight
-        return weight * jnp.sum(decayed, axis=0) if isinstance(weight, float) else weight @ decayed
+        if isinstance(weight, float):
+            return weight * jnp.sum(decayed, axis=0)
+        return matmul(weight, decayed)
 
     real, imag = states.echo(wound)
     if slices.phase is not None:

@@ -41,7 +41,7 @@ def dictionary(
     """
     values = parameters_of(tissue, axes, drop)
     atoms = Tissue(**values)
-    parts = driver.schedule(sequence, atoms, model, driver.rows_within(driver.MEMORY, sequence, atoms))
+    parts = driver.schedule(sequence, atoms, model, driver.rows_within(sequence, atoms))
     basis, energy = None, None
     if rank is not None:
         basis, energy = spanned(sequence, atoms, parts[0].model, rank, devices=devices, progress=progress)
@@ -55,19 +55,19 @@ def spanned(
     model: Model,
     rank: int,
     *,
-    memory: float = driver.MEMORY,
+    memory: float | None = None,
     devices: list | None = None,
     progress: bool = False,
 ) -> tuple[Complex[np.ndarray, "n_echoes rank"], float]:
     """The subspace of the signals of up to 2000 atoms, drawn evenly, and the part of their energy that it holds.
 
     model: with its choices made for the worst of the atoms, so that one compilation serves all that were drawn.
-    No more than `memory` bytes of signals are held at a time.
+    No more than `memory` bytes of signals are held at a time (None: what `dictionary` takes).
     """
     n = atoms.shape[0]
     drawn = np.sort(np.random.default_rng(0).permutation(n)[:BASIS_ATOMS])
     sample = atoms[drawn]
-    parts = driver.schedule(sequence, sample, model, driver.rows_within(memory, sequence, sample))
+    parts = driver.schedule(sequence, sample, model, driver.rows_within(sequence, sample, memory))
 
     def pieces():
         with progress_bar(len(drawn), "subspace", progress) as bar:

@@ -142,7 +142,7 @@ def write(
     path = Path(path)
     values = parameters_of(tissue, axes, drop)
     atoms = Tissue(**values)
-    rows = driver.rows_within(memory, sequence, atoms)
+    rows = driver.rows_within(sequence, atoms, memory)
     inputs = {
         "sequence": digest(sequence),
         "model": digest(model),

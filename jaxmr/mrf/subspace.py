@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxmr.core.checks import require_values
+from jaxmr.core.products import matmul
 from jaxmr.core.types import Complex, Float
 from jaxmr.mrf.container import AnyArray, Dictionary
 
@@ -92,7 +93,9 @@ def project(
             f"signals end in {signals.shape[-1]} points but the basis has {basis.shape[0]} echoes; "
             "the last axis must be the echoes of the sequence that made the basis"
         )
-    return signals @ basis.conj()
+    if isinstance(signals, np.ndarray) and isinstance(basis, np.ndarray):
+        return signals @ basis.conj()
+    return matmul(signals, basis.conj())
 
 
 def real_up_to_phase(

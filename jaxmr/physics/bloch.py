@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmr.core.products import matmul
 from jaxmr.core.types import Array, Complex, Float, RealScalar
 
 Magnetisation = Float[Array, "3"]
@@ -31,7 +32,7 @@ def transverse(magnetisation: Magnetisation) -> Complex[Array, ""]:
 def rotate(magnetisation: Magnetisation, flip: RealScalar, phase: RealScalar = 0.0) -> Magnetisation:
     """Rotate by `flip` about the transverse axis at angle `phase` from x: an instantaneous pulse."""
     axis = jnp.stack([jnp.cos(phase), jnp.sin(phase), jnp.zeros_like(jnp.cos(phase))])
-    along = axis * (axis @ magnetisation)
+    along = axis * jnp.vdot(axis, magnetisation, precision="highest")
     return along + (magnetisation - along) * jnp.cos(flip) + jnp.cross(axis, magnetisation) * jnp.sin(flip)
 
 
@@ -53,7 +54,7 @@ def relax(
 
 def turn(magnetisation: Magnetisation, rotation: Float[Array, "3"]) -> Magnetisation:
     """Rotate about and by the vector `rotation` (rad): Rodrigues' formula, smooth through zero."""
-    square = rotation @ rotation
+    square = jnp.sum(rotation**2)
     sideways = jnp.cross(rotation, magnetisation)
     # 1 - cos(a) = 2 sin^2(a/2), so that one smooth function serves both terms.
     half = sinc_root(square / 4)
@@ -78,7 +79,7 @@ def play(
     b1: transmit field over nominal. Each sample is an exact rotation about its effective field between two
     halves of relaxation (Strang splitting, error of second order in dwell; none without relaxation).
     """
-    axial = gradient @ position + 2 * jnp.pi * b0
+    axial = matmul(gradient, position) + 2 * jnp.pi * b0
     omega = jnp.stack([b1 * rf.real, b1 * rf.imag, axial], axis=-1)
     times = jnp.broadcast_to(jnp.asarray(dwell, axial.dtype), axial.shape)
 

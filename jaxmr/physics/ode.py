@@ -57,7 +57,9 @@ def solve(
     def rate(t, m, arguments):
         rf, gradient, position, t1, t2, b0, b1, m0 = arguments
         transverse = b1 * jnp.asarray(rf(t))
-        axial = 2 * jnp.pi * b0 + (0.0 if gradient is None else gradient(t) @ position)
+        axial = 2 * jnp.pi * b0
+        if gradient is not None:
+            axial = axial + jnp.vdot(gradient(t), position, precision="highest")
         omega = jnp.stack([transverse.real, transverse.imag, jnp.asarray(axial, m.dtype)]).astype(m.dtype)
         return jnp.cross(omega, m) - jnp.stack([m[0] / t2, m[1] / t2, (m[2] - m0) / t1])
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxmr.core.gathering import gather, taken
+from jaxmr.core.products import matmul
 from jaxmr.core.types import Array, Float
 from jaxmr.physics import kernels
 from jaxmr.physics.ensembles import Factor, factor, scaled, times
@@ -89,7 +90,7 @@ def diffusion(k, time, first, second) -> tuple[Any, Any, Any]:
 
     first, second: integrals of the moment, and of its square, that winds meanwhile.
     """
-    at_rest, linear = time * (k**2).sum(axis=1), 2 * k @ first
+    at_rest, linear = time * (k**2).sum(axis=1), 2 * (k * first[None]).sum(axis=1)
     return at_rest + linear + second, at_rest - linear + second, at_rest
 
 
@@ -121,7 +122,7 @@ def summed(signal: Factor, wave: Factor, damping, weight: Factor) -> Factor:
     moving = moving if damping is None else scaled(moving, damping)
     rows, samples, voxels = moving.re.shape
     left = jnp.concatenate([part.reshape(-1, voxels) for part in moving])
-    real, imag = (jnp.matmul(part, left.T, precision="highest").reshape(-1, 2, rows, samples) for part in weight)
+    real, imag = (matmul(part, left.T).reshape(-1, 2, rows, samples) for part in weight)
     re, im = real[:, 0] - imag[:, 1], real[:, 1] + imag[:, 0]
     return Factor(re.reshape(-1, samples), im.reshape(-1, samples))
 
@@ -129,7 +130,7 @@ def summed(signal: Factor, wave: Factor, damping, weight: Factor) -> Factor:
 def product(signal: Factor, wave: Factor) -> Factor:
     """Sum over voxels of `signal` (rows, voxels) times `wave` (columns, voxels), (rows, columns)."""
     left, right = jnp.concatenate(signal), jnp.concatenate(wave)
-    both = jnp.matmul(left, right.T, precision="highest").reshape(2, signal.re.shape[0], 2, -1)
+    both = matmul(left, right.T).reshape(2, signal.re.shape[0], 2, -1)
     return Factor(both[0, :, 0] - both[1, :, 1], both[0, :, 1] + both[1, :, 0])
 
 
@@ -138,7 +139,7 @@ def projected(signal: Factor, coarse: Factor, fine: Factor, samples: int) -> Fac
     n = signal.re.shape[0]
     moving = times(Factor(*(part[:, None] for part in signal)), Factor(*(part[None] for part in coarse)))
     left = jnp.concatenate(moving).reshape(-1, moving.re.shape[-1])
-    product = jnp.matmul(left, jnp.concatenate(fine).T, precision="highest")
+    product = matmul(left, jnp.concatenate(fine).T)
     product = product.reshape(2, n, coarse.re.shape[0], 2, fine.re.shape[0])
     re, im = product[0, :, :, 0] - product[1, :, :, 1], product[0, :, :, 1] + product[1, :, :, 0]
     return Factor(re.reshape(n, -1)[:, :samples], im.reshape(n, -1)[:, :samples])

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmr.core.checks import as_float, is_concrete, require_values
+from jaxmr.core.products import matmul
 from jaxmr.core.types import Array, Complex, Float, Leaf, RealScalar
 from jaxmr.physics.bloch import cos_root, sinc_root
 
@@ -62,7 +63,7 @@ def moment_before_centre(waveform: Waveform) -> Float[Array, ""] | Float[Array, 
         return waveform.gradient * waveform.centre
     n, dwell = waveform.samples.shape[0], waveform.dwell
     time = jnp.clip(waveform.centre - dwell * jnp.arange(n), 0, dwell)
-    return time @ waveform.gradient
+    return matmul(time, waveform.gradient)
 
 
 def moment_after_centre(waveform: Waveform) -> Float[Array, ""] | Float[Array, "3"]:
@@ -373,7 +374,7 @@ class SmallTip(eqx.Module):
         kernel = jnp.cos(angle) if pulse.symmetric else jnp.exp(1j * angle)
         # The samples are constant over a dwell: its integral is the midpoint times a sinc.
         held = pulse.dwell * sinc_root((winding * pulse.dwell / 2) ** 2)
-        return held * (kernel @ pulse.samples.astype(kernel.dtype))
+        return held * matmul(kernel, pulse.samples.astype(kernel.dtype))
 
 
 def small_tip(waveform: Waveform) -> SmallTip:

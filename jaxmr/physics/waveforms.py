@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmr.core.checks import is_concrete
+from jaxmr.core.products import matmul
 from jaxmr.core.types import Array, Complex, Float
 from jaxmr.objects.phantom import Phantom
 from jaxmr.physics import ensembles
@@ -68,7 +69,7 @@ def receive(
     weight = (weight if tissue.m0 is None else weight * tissue.m0[None]) + 0j
 
     def received(spins: Ensemble):
-        return jnp.matmul(weight, jax.lax.complex(spins.x, spins.y), precision="highest")
+        return matmul(weight, jax.lax.complex(spins.x, spins.y))
 
     def step(spins: Ensemble, interval):
         time, rf, change, gradient, slope = interval

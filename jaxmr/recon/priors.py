@@ -9,6 +9,7 @@ from typing import final
 import equinox as eqx
 import jax.numpy as jnp
 
+from jaxmr.core.products import matmul
 from jaxmr.core.types import Array, Complex, Float, Shaped
 from jaxmr.recon import wavelets
 
@@ -134,5 +135,5 @@ def _from_blocks(blocks, shape, block, n_axes):
 
 def _singular(blocks):
     """Singular values (blocks, R) and left vectors (blocks, R, R): of the Gram matrix, which is small."""
-    squared, vectors = jnp.linalg.eigh(jnp.matmul(blocks, blocks.conj().mT, precision="highest"))
+    squared, vectors = jnp.linalg.eigh(matmul(blocks, blocks.conj().mT))
     return jnp.sqrt(jnp.maximum(squared, 0)), vectors

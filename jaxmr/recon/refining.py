@@ -22,6 +22,7 @@ from jaxtyping import Int, Shaped
 from jaxmr.core.batch import host_chunks
 from jaxmr.core.checks import cast, require_values
 from jaxmr.core.information import smallest_variances
+from jaxmr.core.products import matmul
 from jaxmr.core.types import Complex, Float
 from jaxmr.core.voxelwise import levenberg_marquardt
 from jaxmr.models import EPG, Model, plan
@@ -155,8 +156,8 @@ def _refined(sequence, chunk, model, basis, bounds, tolerance, max_iterations, d
         signal, jacobian = run_with_jacobian(sequence, moved, model, names, devices)
         if basis is not None:
             columns = jnp.asarray(basis).conj().astype(signal.dtype)
-            signal = jnp.matmul(signal, columns, precision="highest")
-            jacobian = jnp.matmul(jacobian, columns, precision="highest")
+            signal = matmul(signal, columns)
+            jacobian = matmul(jacobian, columns)
         rows = [jacobian[:, k].T for k in range(len(names))]
         slopes = [
             row * values[name][None] if low > 0 else row for row, (name, low, _) in zip(rows, bounds, strict=True)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from jaxmr.core.products import matmul
 from jaxmr.core.types import Array, Float, Leaf
 
 N_HIDDEN, N_LAYERS = 32, 3
@@ -34,13 +35,13 @@ class GRU(eqx.Module):
 
     def drive(self, x: Float[Array, "n_inputs voxels"]) -> Float[Array, "gates voxels"]:
         """What the input asks of the gates, $a$."""
-        return self.inputs @ x + self.input_bias[:, None]
+        return matmul(self.inputs, x) + self.input_bias[:, None]
 
     def update(
         self, hidden: Float[Array, "hidden voxels"], drive: Float[Array, "gates voxels"]
     ) -> Float[Array, "hidden voxels"]:
         """The hidden states after one pulse."""
-        memory = self.recurrent @ hidden + self.recurrent_bias[:, None]
+        memory = matmul(self.recurrent, hidden) + self.recurrent_bias[:, None]
         n = hidden.shape[0]
         reset, update = jax.nn.sigmoid(drive[:n] + memory[:n]), jax.nn.sigmoid(drive[n : 2 * n] + memory[n : 2 * n])
         candidate = jnp.tanh(drive[2 * n :] + reset * memory[2 * n :])
@@ -62,7 +63,7 @@ class Network(eqx.Module):
 
     def start(self, magnetisation: Float[Array, "3 voxels"]) -> Hidden:
         """Hidden states of all layers before the first pulse."""
-        return (self.initial @ magnetisation + self.initial_bias[:, None],) * len(self.layers)
+        return (matmul(self.initial, magnetisation) + self.initial_bias[:, None],) * len(self.layers)
 
     def run(
         self, hidden: Hidden, tissue: Float[Array, "2 voxels"], played: Float[Array, "n 3 #voxels"]
@@ -73,16 +74,17 @@ class Network(eqx.Module):
         keeps the hidden states only, and takes three quarters of the time.
         """
         first, *others = self.layers
-        constant = first.inputs[:, :2] @ tissue + first.input_bias[:, None]
+        constant = matmul(first.inputs[:, :2], tissue) + first.input_bias[:, None]
 
         def pulse(hidden, played):
-            after = [first.update(hidden[0], constant + first.inputs[:, 2:] @ played)]
+            after = [first.update(hidden[0], constant + matmul(first.inputs[:, 2:], played))]
             for layer, states in zip(others, hidden[1:], strict=True):
                 after.append(layer.update(states, layer.drive(after[-1])))
             return tuple(after), after[-1]
 
         hidden, last = jax.lax.scan(jax.checkpoint(pulse, prevent_cse=False), hidden, played)
-        return hidden, jnp.einsum("oh,nhv->nov", self.readout, last) + self.readout_bias[None, :, None]
+        signals = jnp.einsum("oh,nhv->nov", self.readout, last, precision="highest")
+        return hidden, signals + self.readout_bias[None, :, None]
 
 
 def scaled_tissue(t1: Float[Leaf, "voxels"], t2: Float[Leaf, "voxels"]) -> Float[Array, "2 voxels"]:
