@@ -84,6 +84,14 @@ def test_memory_bounds_the_rows_and_small_jobs_are_one_part():
     assert rows(1, 64_000) == 1
 
 
+def test_parts_of_a_gpu_fill_it(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert driver.rows_within(SEQUENCE, voxels(100)) == 100
+    assert driver.rows_within(SEQUENCE, voxels(64_000)) == driver.GPU_FEWEST
+    assert driver._shape([np.array([10_000])], 4096) == (3, 3392)
+    assert driver._shape([np.array([60, 64])], 64) == (2, 64)
+
+
 def test_lanes_of_a_cpu_are_whole_vectors_where_that_is_nearly_free(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     assert driver._shape([np.array([313])], 64) == (5, 64)
