@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from jaxmr.core.products import real_dot
 from jaxmr.core.types import Array, Float, Shaped
 
 
@@ -107,24 +108,19 @@ def _iterate(operator, b, precondition, limit, max_iterations):
     def step(state):
         x, r, p, rz, _, i = state
         image = operator(p)
-        curvature = _dot(p, image)
+        curvature = real_dot(p, image)
         # No curvature: rounding has used up the direction, or the operator is singular along it.
         definite = curvature > 0
         length = jnp.where(definite, rz / jnp.where(definite, curvature, 1), 0)
         x, r = x + length * p, r - length * image
         z = precondition(r)
-        rz, before = _dot(r, z), rz
+        rz, before = real_dot(r, z), rz
         return x, r, z + rz / jnp.where(before > 0, before, 1) * p, rz, definite, i + 1
 
     z = precondition(b)
-    state = jnp.zeros_like(b), b, z, _dot(b, z), jnp.array(True), jnp.zeros((), jnp.int32)
+    state = jnp.zeros_like(b), b, z, real_dot(b, z), jnp.array(True), jnp.zeros((), jnp.int32)
     x, r, _, _, _, iterations = jax.lax.while_loop(unfinished, step, state)
     return x, (jnp.linalg.norm(r), iterations)
-
-
-def _dot(a, b):
-    """Real part of the inner product: all of it, for the pairs that conjugate gradients form."""
-    return jnp.vdot(a, b, precision="highest").real
 
 
 def _as_inexact(leaf):

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmr.core.products import matmul
+
 FIRST, SECOND, SHARED = 0.95, 0.99, 0.98
 """Memory of the mean gradient, of its mean square, and of the correlations."""
 EVERY = 32
@@ -59,13 +61,13 @@ def _step(n, gradient, mean, square, correlations, bases):
     into, back = lambda x: x, lambda x: x
     if bases:
         u, v = bases
-        into, back = lambda x: u.T @ x @ v, lambda x: u @ x @ v.T
+        into, back = lambda x: matmul(matmul(u.T, x), v), lambda x: matmul(matmul(u, x), v.T)
     mean = FIRST * mean + (1 - FIRST) * gradient
     square = SECOND * square + (1 - SECOND) * into(gradient) ** 2
     power = n.astype(gradient.dtype)
     change = back(into(mean) / (1 - FIRST**power) / (jnp.sqrt(square / (1 - SECOND**power)) + TINY))
     if bases:
-        shared = gradient @ gradient.T, gradient.T @ gradient
+        shared = matmul(gradient, gradient.T), matmul(gradient.T, gradient)
         correlations = tuple(SHARED * old + (1 - SHARED) * new for old, new in zip(correlations, shared, strict=True))
         bases = jax.lax.cond(
             n % EVERY == 1, lambda: tuple(jnp.linalg.eigh(one)[1] for one in correlations), lambda: bases

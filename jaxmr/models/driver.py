@@ -5,6 +5,7 @@ share the pulse operators. What is simulated together, in which order and by whi
 list of parts, from the values alone: the same on every machine, so that it can be dealt to processes and resumed.
 """
 
+import bisect
 import functools
 import itertools
 from collections import deque
@@ -254,7 +255,7 @@ def _shape(counts: list[np.ndarray], most: int) -> tuple[int, int]:
     """
     groups = lambda lanes: max(int((-(-runs // lanes)).sum()) for runs in counts)  # noqa: E731
     n_groups = groups(most)
-    fewest = next(lanes for lanes in range(1, most + 1) if groups(lanes) <= n_groups)
+    fewest = 1 + bisect.bisect_left(range(1, most + 1), -n_groups, key=lambda lanes: -groups(lanes))
     on_cpu = jax.default_backend() == "cpu"
     vector, growth = (VECTOR, fewest // VECTOR) if on_cpu else (GPU_LANES[1], most)
     whole = -(-fewest // vector) * vector

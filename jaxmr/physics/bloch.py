@@ -32,7 +32,7 @@ def transverse(magnetisation: Magnetisation) -> Complex[Array, ""]:
 def rotate(magnetisation: Magnetisation, flip: RealScalar, phase: RealScalar = 0.0) -> Magnetisation:
     """Rotate by `flip` about the transverse axis at angle `phase` from x: an instantaneous pulse."""
     axis = jnp.stack([jnp.cos(phase), jnp.sin(phase), jnp.zeros_like(jnp.cos(phase))])
-    along = axis * jnp.vdot(axis, magnetisation, precision="highest")
+    along = axis * matmul(axis, magnetisation)
     return along + (magnetisation - along) * jnp.cos(flip) + jnp.cross(axis, magnetisation) * jnp.sin(flip)
 
 

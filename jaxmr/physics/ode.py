@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmr.core.checks import is_concrete
+from jaxmr.core.products import matmul
 from jaxmr.core.types import Array, Complex, Float, RealScalar
 from jaxmr.physics.bloch import Magnetisation
 
@@ -59,7 +60,7 @@ def solve(
         transverse = b1 * jnp.asarray(rf(t))
         axial = 2 * jnp.pi * b0
         if gradient is not None:
-            axial = axial + jnp.vdot(gradient(t), position, precision="highest")
+            axial = axial + matmul(gradient(t), position)
         omega = jnp.stack([transverse.real, transverse.imag, jnp.asarray(axial, m.dtype)]).astype(m.dtype)
         return jnp.cross(omega, m) - jnp.stack([m[0] / t2, m[1] / t2, (m[2] - m0) / t1])
 

@@ -59,7 +59,7 @@ class LocallyLowRank(Prior):
         series, axes = _series(image, n_axes), tuple(range(-n_axes, 0))
         blocks = _blocks(jnp.roll(series, shift, axes), self.block, n_axes)
         values, vectors = _singular(blocks)
-        shrunk = vectors @ (_kept(values, threshold)[..., None] * (vectors.conj().mT @ blocks))
+        shrunk = matmul(vectors, _kept(values, threshold)[..., None] * matmul(vectors.conj().mT, blocks))
         whole = _from_blocks(shrunk, series.shape, self.block, n_axes)
         return jnp.roll(whole, -shift, axes).reshape(image.shape)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxmr.core.batch import progress_bar
 from jaxmr.core.checks import as_float, require_values
+from jaxmr.core.products import real_dot
 from jaxmr.core.solvers import largest_eigenvalue
 from jaxmr.core.types import Array, Complex, RealScalar
 from jaxmr.encoding import Encoding, coil_normal
@@ -112,11 +113,11 @@ def _step(problem: _Problem, state: _State, shift):
     image = _normal(gram, coils, x)
     ahead = x - state.x
     # A restart where the momentum points uphill.
-    uphill = jnp.vdot(state.y - x, ahead).real > 0
+    uphill = real_dot(state.y - x, ahead) > 0
     before = jnp.where(uphill, 1, state.momentum)
     momentum = (1 + jnp.sqrt(1 + 4 * before**2)) / 2
     beta = jnp.where(uphill, 0, (before - 1) / momentum)
-    value = jnp.vdot(x, image / 2 - b).real + weight * prior.penalty(x, len(shift))
+    value = real_dot(x, image / 2 - b) + weight * prior.penalty(x, len(shift))
     change = jnp.linalg.norm(ahead) / jnp.maximum(jnp.linalg.norm(x), jnp.finfo(x.dtype).tiny)
     return _State(x, image, x + beta * ahead, image + beta * (image - state.image), momentum), value, change
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmr.core.products import matmul
 from jaxmr.core.types import Array, Float, Train
 from jaxmr.units import deg, ms
 
@@ -44,7 +45,7 @@ def spline(control: Float[Array, "m"], n: int) -> Float[Array, "n"]:
     m = control.shape[0]
     if not 1 <= m <= n:
         raise ValueError(f"control must have 1 ... n = {n} points, got {m}; lengthen the train")
-    return jnp.asarray(_spline_basis(m, n), control.dtype) @ control
+    return matmul(jnp.asarray(_spline_basis(m, n), control.dtype), control)
 
 
 @functools.lru_cache(maxsize=8)
