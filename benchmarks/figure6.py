@@ -1,4 +1,4 @@
-"""Claim: EPG-Bloch on a CPU is hundreds of times faster than in figure 6 of the paper, and level with snapMRF on a GPU.
+"""Claim: EPG-Bloch on two cores is thousands of times faster than in figure 6 of the paper, and several than snapMRF.
 
 The paper's RNN on a GPU stays faster than EPG-Bloch on a CPU.
 
